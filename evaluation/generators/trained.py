@@ -1,0 +1,94 @@
+"""The models that this project trains, behind the generators' protocol."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from evaluation.generators import Settings, check_settings
+from evaluation.generators.pictures import Pictures
+from wuerstchen import weights
+from wuerstchen.pipeline import BaselineLDM, Reconstruction, Wuerstchen
+
+BATCH = 25
+
+
+def padded_batches(prompts: Sequence[dict], size: int) -> Iterator[tuple[list[dict], int]]:
+    """Batches of exactly `size`, the last one filled up with its own first prompt, and how many of each count.
+
+    All batches have one shape, so that the arithmetic, and with it every byte of a picture, is the same in each.
+    """
+    for start in tqdm(range(0, len(prompts), size), desc="batches", disable=None):
+        batch = list(prompts[start : start + size])
+        yield batch + [batch[0]] * (size - len(batch)), len(batch)
+
+
+class _Trained:
+    batch_size = BATCH
+
+    def __init__(self, settings: Settings, known: dict[str, type]):
+        self.settings = check_settings(settings, known)
+
+    def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
+        """Images of one batch, uint8 (n, h, w, 3)."""
+        raise NotImplementedError
+
+    def generate(self, prompts: Sequence[dict], seed: int) -> list[np.ndarray]:
+        images: list[np.ndarray] = []
+        for batch, counted in padded_batches(prompts, self.batch_size):
+            images.extend(self.batch(batch, seed)[:counted])
+        return images
+
+    def _record(self, files: list[Path], sampler: str, guidance: float | dict) -> dict:
+        return {
+            "sampler": sampler,
+            "guidance": guidance,
+            "settings": self.settings,
+            "weights_sha256": weights.digest(*files),
+        }
+
+
+class WuerstchenGenerator(_Trained):
+    def __init__(self, folder: Path, settings: Settings):
+        super().__init__(settings, {"steps_c": int, "guidance_c": float, "steps_b": int, "guidance_b": float})
+        self.pipeline = Wuerstchen(folder)
+
+    def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
+        texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
+        return self.pipeline.generate(texts, ids, seed, **self.settings)
+
+    def describe(self) -> dict:
+        guidance = {"c": self.settings["guidance_c"], "b": self.settings["guidance_b"]}
+        return self._record(self.pipeline.files, "ddpm", guidance)
+
+
+class BaselineGenerator(_Trained):
+    def __init__(self, folder: Path, name: str, settings: Settings):
+        super().__init__(settings, {"steps": int, "guidance": float})
+        self.pipeline = BaselineLDM(folder, name)
+
+    def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
+        texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
+        return self.pipeline.generate(texts, ids, seed, **self.settings)
+
+    def describe(self) -> dict:
+        return self._record(self.pipeline.files, "ddpm", self.settings["guidance"])
+
+
+class ReconstructionGenerator(_Trained):
+    """Real pictures through Stage A, or through compressor, Stage B and Stage A."""
+
+    def __init__(self, folder: Path, through_compressor: bool, settings: Settings, pictures: Path):
+        super().__init__(settings, {"steps_b": int, "guidance_b": float})
+        self.pictures = Pictures(pictures, other_artist=False)
+        self.model = Reconstruction(folder, through_compressor)
+
+    def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
+        real = torch.from_numpy(np.stack(self.pictures.generate(prompts, seed))).permute(0, 3, 1, 2).float() / 255
+        texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
+        return self.model.reconstruct(real, texts, ids, seed, **self.settings)
+
+    def describe(self) -> dict:
+        return self._record(self.model.files, "ddpm", self.settings["guidance_b"])

@@ -1,0 +1,194 @@
+"""Training: reproducible, resumable, and stopped by what it cannot use."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wuerstchen import precompute, train, weights
+from wuerstchen.compressor import SemanticCompressor, load_by_order
+from wuerstchen.files import sha256_file, write_jsonl
+from wuerstchen.presets import preset
+from wuerstchen.shards import write_shard
+from wuerstchen.tasks import latent_scaling, scale_latents, unscale_latents
+from wuerstchen.train import batch_rows
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    """Twenty pictures with captions, tokens, trained Stage A and latents: what the diffusion stages start from."""
+    folder = tmp_path_factory.mktemp("study")
+    data, random = folder / "data", np.random.default_rng(0)
+    rows, pictures = [], {}
+    for i in range(20):
+        split = "train" if i < 14 else "validation" if i < 17 else "test"
+        row = {key: None for key in ("special", "group", "subgroup")}
+        row |= {"id": f"pictures-{i:02d}", "artist": "pictures", "thing": f"thing {i}", "name": f"thing {i}"}
+        row |= {"caption": f"thing {i}", "description": f"a thing with the number {i}", "split": split}
+        rows.append(row | {"image": f"pictures-{i:02d}.png"})
+        pictures[row["id"]] = Image.fromarray(random.integers(0, 256, (128, 128, 3), dtype=np.uint8))
+    write_jsonl(data / "index.jsonl", rows)
+    write_shard(data / "pictures.zip", pictures, {"index_sha256": sha256_file(data / "index.jsonl")})
+    common = ["--preset", "tiny", "--data", str(data)]
+    latents = folder / "latents"
+    precompute.main(["--what", "tokens", *common, "--out", str(data / "tokens.safetensors")])
+    precompute.main(["--what", "trunk", *common, "--out", str(latents / "trunk.safetensors")])
+    run(folder, "a")
+    precompute.main(["--what", "a", *common, "--weights", str(folder / "train"), "--out", str(latents / "a.safetensors")])
+    return folder
+
+
+def run(folder, stage, *more, out=None):
+    out = out or folder / "train" / stage
+    train.main(
+        ["--stage", stage, "--preset", "tiny", "--data", str(folder / "data"), "--latents", str(folder / "latents"),
+         "--seed", "0", "--out", str(out), *map(str, more)]
+    )  # fmt: skip
+    return out
+
+
+def test_batches_visit_every_row_once_an_epoch():
+    rows = torch.cat([batch_rows(10, 4, step, seed=0) for step in range(5)])
+    assert sorted(rows[:10].tolist()) == sorted(rows[10:].tolist()) == list(range(10))
+    assert rows[:10].tolist() != rows[10:].tolist()
+    assert len(batch_rows(3, 8, 0, seed=0)) == 8
+
+
+def test_a_trained_stage_is_whole(study):
+    tensors, metadata = weights.load(study / "train/a/model.safetensors")
+    assert metadata["preset"] == "tiny" and metadata["stage_a"]["scale_factor"] > 0
+    usage = json.loads((study / "train/a/usage.json").read_text())
+    assert {"device", "count", "seconds", "kwh", "kwh_source", "images", "steps"} <= set(usage)
+    assert usage["steps"] == 12 and usage["samples"] == usage["images"] == 48 and usage["train_flops"] > 0
+    with open(study / "train/a/history.csv") as file:
+        history = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in history] == list(range(1, 13))
+    # E.1: the adversarial loss is off at first (here until step 6)
+    assert [bool(row["adversarial"]) for row in history] == [False] * 6 + [True] * 6
+    assert all(float(row["loss"]) > 0 for row in history)
+
+
+@pytest.mark.parametrize("stage", ["a", "b"])
+def test_interrupted_training_equals_uninterrupted(study, tmp_path, monkeypatch, stage):
+    whole = run(study, stage, out=tmp_path / "whole")
+    update = train.Trainer.update
+
+    def killed(self):
+        if self.step == 8:
+            raise KeyboardInterrupt
+        return update(self)
+
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(train.Trainer, "update", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, stage, out=tmp_path / "cut")
+    assert not (tmp_path / "cut/model.safetensors").exists()
+    monkeypatch.setattr(train.Trainer, "update", update)
+    cut = run(study, stage, out=tmp_path / "cut")
+    ours, theirs = (weights.load(folder / "model.safetensors")[0] for folder in (cut, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    losses = [[row["loss"] for row in csv.DictReader(open(folder / "history.csv"))] for folder in (cut, whole)]
+    assert losses[0] == losses[1]
+    assert json.loads((cut / "usage.json").read_text())["images"] == json.loads((whole / "usage.json").read_text())["images"]
+
+
+def test_the_state_of_other_settings_is_not_resumed(study, tmp_path, capsys):
+    run(study, "a", "--steps", 2, out=tmp_path / "a")
+    train.main(
+        ["--stage", "a", "--preset", "tiny", "--data", str(study / "data"), "--seed", "1", "--steps", "2",
+         "--out", str(tmp_path / "a")]
+    )  # fmt: skip
+    assert "belongs to other settings" in capsys.readouterr().out
+
+
+def test_budgets_are_training_flops(study, tmp_path):
+    usage = tmp_path / "usage.json"
+    usage.write_text(json.dumps({"train_flops": 0}))
+    small = run(study, "baseline-ldm", "--steps", 2, out=tmp_path / "small")
+    per_step = json.loads((small / "usage.json").read_text())["train_flops"] / 2
+    usage.write_text(json.dumps({"train_flops": 2.5 * per_step}))
+    longer = run(study, "baseline-ldm", "--budget", usage, out=tmp_path / "longer")
+    assert json.loads((longer / "usage.json").read_text())["steps"] == 3
+    usage.write_text(json.dumps({"train_flops": 5 * per_step}))
+    further = run(study, "baseline-ldm", "--budget", usage, "--continue-from", longer, out=tmp_path / "further")
+    at_once = run(study, "baseline-ldm", "--steps", 5, out=tmp_path / "at-once")
+    ours, theirs = (weights.load(folder / "model.safetensors")[0] for folder in (further, at_once))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    record = json.loads((further / "usage.json").read_text())
+    assert record["steps"] == 5 and 0 < record["inherited"]["seconds"] < record["seconds"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_clear_error(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "learning_rate", lambda recipe, step: float("inf"))
+    with pytest.raises(SystemExit, match=r"stage b: loss is (nan|inf) at step \d+.*learning rate"):
+        run(study, "b", out=tmp_path / "b")
+    assert not (tmp_path / "b/model.safetensors").exists()
+
+
+def test_latents_of_other_pictures_are_refused(study, tmp_path):
+    tensors, metadata = weights.load(study / "latents/a.safetensors")
+    for name in ("trunk", "a"):
+        weights.save(tmp_path / f"{name}.safetensors", tensors, metadata | {"ids": "0"})
+    with pytest.raises(SystemExit, match="computed for other pictures"):
+        train.main(
+            ["--stage", "b", "--preset", "tiny", "--data", str(study / "data"), "--latents", str(tmp_path),
+             "--seed", "0", "--out", str(tmp_path / "b")]
+        )  # fmt: skip
+
+
+def test_compressor_gives_normalised_latents_of_the_papers_shape(study):
+    config = preset("emoji").compressor
+    compressor = SemanticCompressor(config, pretrained=True)
+    images = torch.rand(4, 3, 128, 128)
+    with torch.no_grad():
+        compressor.train()
+        latents = compressor(images)
+    assert latents.shape == (4, 16, 3, 3)
+    assert latents.mean((0, 2, 3)).abs().max() < 1e-4
+    assert not any(p.requires_grad for p in compressor.backbone[: compressor.frozen].parameters())
+    assert all(p.requires_grad for p in compressor.backbone[compressor.frozen :].parameters())
+    assert torch.allclose(compressor.head(compressor.trunk(images)), latents)
+
+
+def test_checkpoints_in_another_order_are_refused(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2))
+    state = {f"x.{name}": value for name, value in net.state_dict().items()}
+    torch.save(state, tmp_path / "good.pth")
+    load_by_order(net, tmp_path / "good.pth")
+    torch.save(dict(reversed(state.items())), tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match="x.1.bias"):
+        load_by_order(net, tmp_path / "bad.pth")
+
+
+def test_latent_scaling_inverts():
+    x = torch.randn(2, 3, 4, 4)
+    for scaling in (
+        latent_scaling("released", {}),
+        latent_scaling("unit", {"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0]}),
+    ):
+        assert torch.allclose(unscale_latents(scale_latents(x, scaling), scaling), x, atol=1e-5)
+    released = scale_latents(torch.ones(1, 1, 1, 1), latent_scaling("released", {}))
+    assert released.item() == pytest.approx(2 / 42)
+    with pytest.raises(ValueError, match="latent_scaling: 'none'"):
+        latent_scaling("none", {})
+
+
+def test_checkpoints_name_what_is_wrong(tmp_path):
+    path = tmp_path / "m.safetensors"
+    net = torch.nn.Linear(2, 3)
+    weights.save(path, {f"net.{k}": v for k, v in net.state_dict().items()} | {"net.more": torch.zeros(1)}, {"a": [1]})
+    tensors, metadata = weights.load(path)
+    assert metadata == {"a": [1]}
+    with pytest.raises(ValueError, match="net.more is extra"):
+        weights.load_module(net, tensors, "net.", path)
+    del tensors["net.more"]
+    with pytest.raises(ValueError, match=r"net.bias is \(3,\), expected \(2,\)"):
+        weights.load_module(torch.nn.Linear(2, 2), tensors | {"net.weight": torch.zeros(2, 2)}, "net.", path)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match="cut short"):
+        weights.load(path)
+    with pytest.raises(ValueError, match="no such checkpoint"):
+        weights.load(tmp_path / "none.safetensors")

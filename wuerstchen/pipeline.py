@@ -1,0 +1,194 @@
+"""From text to pictures: Stage C, Stage B and Stage A in turn (paper, 3.3), and the baseline LDM."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wuerstchen import weights
+from wuerstchen.diffusion import CosineSchedule, guide, predicted_noise_b, predicted_noise_c, sample
+from wuerstchen.precompute import load_compressor, load_stage_a
+from wuerstchen.presets import StageCConfig, TextConfig, UNetConfig, from_dict
+from wuerstchen.seeds import generator
+from wuerstchen.stage_b import UNet
+from wuerstchen.stage_c import StageC
+from wuerstchen.tasks import unscale_latents
+from wuerstchen.text import text_encoder
+
+
+class ImageNoise:
+    """Standard normal noise that depends, image by image, on (seed, prompt id, purpose) alone."""
+
+    def __init__(self, seed: int, ids: Sequence[str], purpose: str):
+        self.generators = [generator(seed, name, purpose) for name in ids]
+
+    def __call__(self, shape: Sequence[int]) -> Tensor:
+        noise = torch.stack([torch.randn(tuple(shape[1:]), generator=g) for g in self.generators])
+        return noise.contiguous(memory_format=torch.channels_last)
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Float images (n, 3, h, w) in about [0, 1] as uint8 (n, h, w, 3), rounded to nearest."""
+    return images.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def doubled(text: Tensor, null: Tensor, scale: float) -> Tensor:
+    """Tokens of the prompts, followed by those of the empty prompt where guidance needs them."""
+    return text if scale == 1 else torch.cat([text, null.expand(len(text), -1, -1)])
+
+
+def twice(x: Tensor, scale: float) -> Tensor:
+    """A batch for the conditional and, where guidance needs it, the unconditional prediction."""
+    return x if scale == 1 else torch.cat([x, x])
+
+
+def guided(predicted: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance over a doubled batch."""
+    return predicted if scale == 1 else guide(*predicted.chunk(2), scale)
+
+
+class Pictures:
+    """What both pipelines have: text encoder, schedule and Stage A."""
+
+    def __init__(self, folder: Path, text: dict, image_size: int):
+        self.schedule = CosineSchedule()
+        self.encoder = text_encoder(from_dict(TextConfig, text))
+        self.null = self.encoder.encode([""])
+        self.stage_a = load_stage_a(folder).to(memory_format=torch.channels_last)
+        self.shape = (self.stage_a.config.c_latent, image_size // 4, image_size // 4)
+
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Pictures, uint8 (n, h, w, 3), from Stage A latents of unit variance."""
+        return to_uint8(self.stage_a.decode(latents * self.stage_a.config.scale_factor))
+
+
+class Wuerstchen(Pictures):
+    """The three stages of one training folder, with a, b and c below it."""
+
+    def __init__(self, folder: str | Path):
+        folder = Path(folder)
+        self.files = [folder / stage / "model.safetensors" for stage in "abc"]
+        tensors, c = weights.load(self.files[2])
+        super().__init__(folder, c["text"], c["image_size"])
+        self.stage_c = weights.load_module(StageC(from_dict(StageCConfig, c["stage_c"])), tensors, "stage_c.", self.files[2])
+        self.stage_c.to(memory_format=torch.channels_last)
+        self.scaling, self.size = c["latent_scaling"], c["size"]
+        self.stage_b = load_stage_b(folder)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[str],
+        ids: Sequence[str],
+        seed: int,
+        steps_c: int,
+        guidance_c: float,
+        steps_b: int,
+        guidance_b: float,
+    ) -> np.ndarray:
+        """Pictures, uint8 (n, h, w, 3); the noise of each depends on the seed and its id alone."""
+        text = self.encoder.encode(prompts)
+        c = self.stage_c
+        condition = c.condition(doubled(text, self.null, guidance_c))
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            x = twice(x, guidance_c)
+            return guided(predicted_noise_c(x, *c(x, twice(t, guidance_c), condition)), guidance_c)
+
+        shape = (len(prompts), c.config.c_in, self.size, self.size)
+        latents = sample(predict, shape, steps_c, ImageNoise(seed, ids, "stage-c"), self.schedule)
+        latents = unscale_latents(latents, self.scaling)
+        return self.decode(self.refine(latents, text, ids, seed, steps_b, guidance_b))
+
+    def refine(self, latents: Tensor, text: Tensor, ids: Sequence[str], seed: int, steps: int, guidance: float) -> Tensor:
+        """Stage B: compressor latents (n, 16, h, w) and text tokens to Stage A latents."""
+        return sample_stage_b(self.stage_b, self.schedule, self.shape, latents, text, self.null, ids, seed, steps, guidance)
+
+
+def load_stage_b(folder: str | Path) -> UNet:
+    """Stage B's U-Net from train/b."""
+    path = Path(folder) / "b" / "model.safetensors"
+    tensors, metadata = weights.load(path)
+    module = weights.load_module(UNet(from_dict(UNetConfig, metadata["stage_b"])), tensors, "stage_b.", path)
+    return module.to(memory_format=torch.channels_last)
+
+
+def sample_stage_b(
+    stage_b: UNet,
+    schedule: CosineSchedule,
+    shape: tuple[int, int, int],
+    image: Tensor,
+    text: Tensor,
+    null: Tensor,
+    ids: Sequence[str],
+    seed: int,
+    steps: int,
+    guidance: float,
+) -> Tensor:
+    """Stage A latents (n, *shape) from compressor latents; unguided conditions are the empty prompt and zero latents."""
+    if guidance != 1:
+        image = torch.cat([image, torch.zeros_like(image)])
+    condition = stage_b.condition(doubled(text, null, guidance), image, shape[1:])
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        x = twice(x, guidance)
+        return guided(predicted_noise_b(x, *stage_b(x, twice(t, guidance), condition)), guidance)
+
+    return sample(predict, (len(ids), *shape), steps, ImageNoise(seed, ids, "stage-b"), schedule)
+
+
+class BaselineLDM(Pictures):
+    """The baseline LDM: one U-Net in Stage A's latents."""
+
+    def __init__(self, folder: str | Path, name: str):
+        folder = Path(folder)
+        path = folder / name / "model.safetensors"
+        self.files = [folder / "a" / "model.safetensors", path]
+        tensors, metadata = weights.load(path)
+        super().__init__(folder, metadata["text"], metadata["image_size"])
+        unet = UNet(from_dict(UNetConfig, metadata["baseline_ldm"]))
+        self.unet = weights.load_module(unet, tensors, "baseline_ldm.", path).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[str], ids: Sequence[str], seed: int, steps: int, guidance: float) -> np.ndarray:
+        """Pictures, uint8 (n, h, w, 3); the noise of each depends on the seed and its id alone."""
+        condition = self.unet.condition(doubled(self.encoder.encode(prompts), self.null, guidance))
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            x = twice(x, guidance)
+            return guided(predicted_noise_b(x, *self.unet(x, twice(t, guidance), condition)), guidance)
+
+        noise = ImageNoise(seed, ids, "baseline-ldm")
+        return self.decode(sample(predict, (len(prompts), *self.shape), steps, noise, self.schedule))
+
+
+class Reconstruction:
+    """Real pictures through the autoencoder alone, or through compressor, Stage B and Stage A: what a perfect Stage C
+    could reach at best.
+    """
+
+    def __init__(self, folder: str | Path, through_compressor: bool):
+        folder = Path(folder)
+        self.files = [folder / stage / "model.safetensors" for stage in ("ab" if through_compressor else "a")]
+        metadata = weights.metadata(self.files[-1])
+        self.pictures = Pictures(folder, metadata["text"], metadata["image_size"])
+        self.stage_b = load_stage_b(folder) if through_compressor else None
+        self.compressor = load_compressor(folder) if through_compressor else None
+
+    @torch.inference_mode()
+    def reconstruct(
+        self, images: Tensor, prompts: Sequence[str], ids: Sequence[str], seed: int, steps_b: int, guidance_b: float
+    ) -> np.ndarray:
+        """Pictures, uint8 (n, h, w, 3), for float images (n, 3, h, w) in [0, 1]."""
+        p = self.pictures
+        if self.stage_b is None:
+            return p.decode(p.stage_a.encode(images) / p.stage_a.config.scale_factor)
+        text = p.encoder.encode(prompts)
+        latents = self.compressor(images)
+        return p.decode(
+            sample_stage_b(
+                self.stage_b, p.schedule, p.shape, latents, text, p.null, ids, seed, steps_b, guidance_b
+            )
+        )  # fmt: skip

@@ -1,0 +1,282 @@
+"""Presets: what a model is made of and how it is trained, as frozen dataclasses.
+
+`emoji` is the small preset that trains on two CPU cores; `tiny` has the same parts at a size that only proves that the
+chain works; `paper-text` follows the paper's words; `released-v1` and `released-v2` the published weights.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+
+
+@dataclass(frozen=True)
+class StageAConfig:
+    """f4 VQGAN. Defaults: the released code's (18.4 M parameters, the paper's 18M)."""
+
+    levels: int = 2
+    bottleneck_blocks: int = 12
+    width: int = 384
+    c_latent: int = 4
+    codebook_size: int = 8192
+    scale_factor: float = 0.3764  # standard deviation of the encoder's output; latents are divided by it
+
+
+@dataclass(frozen=True)
+class StageCConfig:
+    """Stage C. Defaults: the paper's E.3 (347 M parameters)."""
+
+    c_in: int = 16
+    width: int = 1280
+    c_text: int = 1024
+    c_timestep: int = 64
+    depth: int = 16
+    heads: int = 16
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Stage B or, with `c_image` 0 and other levels, the baseline LDM. Defaults: E.2 (1,055 M parameters).
+
+    `down` counts blocks from the finest to the coarsest level, `up` from the coarsest to the finest.
+    """
+
+    c_in: int = 4
+    patch: int = 2
+    widths: tuple[int, ...] = (320, 640, 1280, 1280)
+    heads: tuple[int, ...] = (0, 10, 20, 20)
+    levels: tuple[str, ...] = ("CT", "CTA", "CTA", "CTA")
+    down: tuple[int, ...] = (4, 4, 14, 4)
+    up: tuple[int, ...] = (4, 14, 4, 4)
+    c_image: int = 16
+    inject_image: tuple[bool, ...] = (False, True, True, True)
+    c_cond: int = 1024
+    c_text: int = 1024
+    c_timestep: int = 64
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class CompressorConfig:
+    """Semantic Compressor: an ImageNet backbone at stride 32 and a 1x1 convolution to `c_latent` normalised channels."""
+
+    backbone: str = "efficientnet_v2_s"
+    c_features: int = 1280
+    c_latent: int = 16
+    input_size: int = 768
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    trained_blocks: int = 99  # how many of the backbone's last stages are trained with Stage B; the rest stays frozen
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Text encoder whose unpooled tokens condition all stages."""
+
+    encoder: str = "clip-h"
+    dimensions: int = 1024
+    length: int = 77
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is trained: AdamW, linear warm-up, then a constant learning rate (appendix E)."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float = 1e-4
+    warmup: int = 10_000
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 1.0
+    ema: float = 0.999
+    precision: str = "bf16"
+    compiled: bool = True
+    validate_every: int = 1000
+
+
+@dataclass(frozen=True)
+class StageARecipe(Recipe):
+    """E.1: MSE 1.0, perceptual 0.1, adversarial 0, then 0.01 from `adversarial_from` on; quantisation dropped at times."""
+
+    crop: int = 128
+    adversarial_from: int = 10_000
+    adversarial_weight: float = 0.01
+    perceptual_weight: float = 0.1
+    drop_quantisation: float = 0.1
+    discriminator_width: int = 512
+    discriminator_depth: int = 6
+
+
+@dataclass(frozen=True)
+class DiffusionRecipe(Recipe):
+    """Training of Stages B and C and of the baseline; each choice where paper and code disagree has its own name."""
+
+    loss_weight: str = "p2-paper"
+    timesteps: str = "uniform"
+    drop_text: float = 0.05
+    drop_image: float = 0.05  # Stage B: compressor latents replaced by zeros
+    noise_image: float = 0.3  # Stage B: share of compressor latents that are noised, by up to t = `noise_image_until`
+    noise_image_until: float = 0.5
+    long_captions: float = 0.25  # share of samples that are trained with the long caption
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One model: text encoder, networks and training recipes. Sizes are in pixels."""
+
+    name: str
+    image_size: int
+    text: TextConfig
+    stage_a: StageAConfig
+    compressor: CompressorConfig
+    stage_b: UNetConfig
+    stage_c: StageCConfig
+    baseline_ldm: UNetConfig
+    # "unit": compressor latents are standardised over the training pictures; "released": (x + 1) / 42
+    latent_scaling: str = "released"
+    recipes: dict[str, Recipe] = field(default_factory=dict)
+
+    @property
+    def compressed_size(self) -> int:
+        """Side of the compressor's latents."""
+        return self.compressor.input_size // 32
+
+    @property
+    def compression(self) -> float:
+        """Spatial compression of Stage C against the picture (3.1: 42:1)."""
+        return self.image_size / self.compressed_size
+
+
+_BASELINE_E4 = UNetConfig(
+    heads=(5, 10, 20, 20),
+    levels=("CtA",) * 4,
+    down=(2, 4, 14, 4),
+    up=(5, 15, 5, 3),
+    c_image=0,
+    inject_image=(False,) * 4,
+    c_cond=768,
+    c_text=768,
+    patch=2,
+)
+
+
+def _paper(name: str, stage_c: StageCConfig, encoder: str, dimensions: int, backbone: str = "efficientnet_v2_s") -> Preset:
+    return Preset(
+        name=name,
+        image_size=1024,
+        text=TextConfig(encoder, dimensions),
+        stage_a=StageAConfig(),
+        compressor=CompressorConfig(backbone=backbone),
+        stage_b=UNetConfig(),
+        stage_c=stage_c,
+        baseline_ldm=_BASELINE_E4,
+    )
+
+
+def _emoji() -> Preset:
+    text = TextConfig("minilm", 384, 40)
+    return Preset(
+        name="emoji",
+        image_size=128,
+        text=text,
+        stage_a=StageAConfig(bottleneck_blocks=3, width=96, codebook_size=1024, scale_factor=1.0),
+        compressor=CompressorConfig(
+            backbone="efficientnet_lite0", input_size=96, mean=(0.5,) * 3, std=(0.5,) * 3, trained_blocks=1
+        ),
+        stage_b=UNetConfig(
+            widths=(64, 128, 192, 192),
+            heads=(0, 4, 6, 6),
+            down=(2, 2, 2, 2),
+            up=(2, 2, 2, 2),
+            c_cond=96,
+            c_text=text.dimensions,
+            dropout=0.0,
+        ),
+        stage_c=StageCConfig(width=256, c_text=text.dimensions, depth=6, heads=4, dropout=0.0),
+        baseline_ldm=UNetConfig(
+            widths=(64, 128, 192, 192),
+            heads=(2, 4, 6, 6),
+            levels=("CtA",) * 4,
+            down=(1, 2, 3, 1),
+            up=(1, 3, 2, 1),
+            c_image=0,
+            inject_image=(False,) * 4,
+            c_cond=96,
+            c_text=text.dimensions,
+            dropout=0.0,
+        ),
+        latent_scaling="unit",
+        recipes={
+            "a": StageARecipe(
+                steps=300, batch_size=32, learning_rate=1e-3, warmup=20, ema=0.98, crop=64, adversarial_from=200,
+                discriminator_width=128, discriminator_depth=4, validate_every=100, precision="bf16",
+            ),
+            "b": DiffusionRecipe(
+                steps=900, batch_size=32, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="none", validate_every=300
+            ),
+            "c": DiffusionRecipe(
+                steps=500, batch_size=128, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=100
+            ),
+            "baseline-ldm": DiffusionRecipe(
+                steps=0, batch_size=32, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=300
+            ),
+        },
+    )  # fmt: skip
+
+
+def _tiny() -> Preset:
+    emoji = _emoji()
+    unet = dict(widths=(16, 32), heads=(0, 2), down=(1, 1), up=(1, 1), c_cond=16, c_text=384, dropout=0.0)
+    fast = dict(learning_rate=1e-3, warmup=2, ema=0.9, precision="fp32", compiled=False, validate_every=4)
+    return Preset(
+        name="tiny",
+        image_size=128,
+        text=emoji.text,
+        stage_a=StageAConfig(bottleneck_blocks=1, width=16, codebook_size=64, scale_factor=1.0),
+        compressor=emoji.compressor,
+        stage_b=UNetConfig(levels=("CT", "CTA"), inject_image=(False, True), **unet),
+        stage_c=StageCConfig(width=32, c_text=384, depth=2, heads=2, dropout=0.0),
+        baseline_ldm=UNetConfig(**{**unet, "heads": (2, 2)}, levels=("CtA",) * 2, c_image=0, inject_image=(False,) * 2),
+        latent_scaling="unit",
+        recipes={
+            "a": StageARecipe(
+                steps=12, batch_size=4, crop=32, adversarial_from=6, discriminator_width=16, discriminator_depth=3, **fast
+            ),
+            "b": DiffusionRecipe(steps=12, batch_size=8, loss_weight="none", **fast),
+            "c": DiffusionRecipe(steps=12, batch_size=16, **fast),
+            "baseline-ldm": DiffusionRecipe(steps=0, batch_size=8, **fast),
+        },
+    )
+
+
+def presets() -> dict[str, Preset]:
+    """All presets by name."""
+    large = StageCConfig(width=1536, depth=32, heads=24)
+    all_presets = [
+        _emoji(),
+        _tiny(),
+        _paper("paper-text", StageCConfig(), "clip-h", 1024),
+        _paper("released-v1", large, "clip-h", 1024, backbone="efficientnet_v2_l"),
+        _paper("released-v2", StageCConfig(c_text=1280, width=1536, depth=32, heads=24), "clip-bigg", 1280),
+    ]
+    return {preset.name: preset for preset in all_presets}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name. Raises ValueError that lists the names there are."""
+    known = presets()
+    if name not in known:
+        raise ValueError(f"preset: {name!r} is not known; use one of {', '.join(known)}")
+    return known[name]
+
+
+def to_dict(config) -> dict:
+    """A dataclass as plain JSON values."""
+    return asdict(config)
+
+
+def from_dict(cls, values: dict):
+    """The inverse of `to_dict` for one of the network configs; lists become tuples. Unknown keys raise ValueError."""
+    known = {f.name for f in fields(cls)}
+    if unknown := set(values) - known:
+        raise ValueError(f"{cls.__name__}: unknown keys {sorted(unknown)}; known are {sorted(known)}")
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

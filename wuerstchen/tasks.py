@@ -1,0 +1,309 @@
+"""What is trained in each stage: networks, batches and losses. `train` holds the loop around them."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wuerstchen import weights
+from wuerstchen.compressor import SemanticCompressor, efficientnet_lite
+from wuerstchen.data import load_index, load_pictures
+from wuerstchen.diffusion import (
+    LOSS_WEIGHTS,
+    TIMESTEP_SAMPLING,
+    CosineSchedule,
+    noise_loss,
+    predicted_noise_b,
+    predicted_noise_c,
+)
+from wuerstchen.precompute import images
+from wuerstchen.presets import Preset, to_dict
+from wuerstchen.seeds import generator
+from wuerstchen.stage_a import Discriminator, StageA
+from wuerstchen.stage_b import UNet
+from wuerstchen.stage_c import StageC
+
+Losses = dict[str, Tensor]
+
+
+def read_rows(path: Path, rows: list[dict]) -> tuple[dict[str, Tensor], dict]:
+    """Precomputed tensors that belong to exactly these rows. Raises ValueError where they belong to others."""
+    tensors, metadata = weights.load(path)
+    if metadata["ids"] != weights.ids_digest([row["id"] for row in rows]):
+        raise ValueError(f"{path} was computed for other pictures than index.jsonl lists; delete it")
+    return tensors, metadata
+
+
+class Task:
+    """One stage's training: `modules` are trained and saved, the first of `losses` is minimised by the main optimiser."""
+
+    modules: nn.ModuleDict
+    n: int  # training samples
+    columns: tuple[str, ...] = ("loss",)
+
+    def losses(self, modules: nn.ModuleDict, rows: Tensor, random: torch.Generator, step: int) -> Losses:
+        """Losses of the training rows (indices below `n`) under `modules`; "loss" is what is minimised."""
+        raise NotImplementedError
+
+    def validation_loss(self, modules: nn.ModuleDict) -> float:
+        """Loss on the validation split with fixed noise; nothing is learned from it."""
+        raise NotImplementedError
+
+    def adversary(self) -> nn.Module | None:
+        """A network that is trained against the others, by an optimiser of its own."""
+        return None
+
+    def metadata(self, modules: nn.ModuleDict) -> dict:
+        """What must be known to use the weights."""
+        raise NotImplementedError
+
+
+class PerceptualLoss(nn.Module):
+    """Mean squared distance of channel-normalised EfficientNet-Lite1 features at strides 2 to 16 (LPIPS without its
+    learned weights). Images (n, 3, h, w) in [0, 1]."""
+
+    def __init__(self, pretrained: bool = True):
+        super().__init__()
+        net = efficientnet_lite(1, pretrained)
+        self.stages = nn.ModuleList([nn.Sequential(net.conv_stem, net.bn1), *net.blocks[:5]]).requires_grad_(False)
+        self.eval()
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        x = (x - 0.5) / 0.5
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(F.normalize(x, dim=1, eps=1e-6))
+        return maps
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            targets = self.features(y)
+        pairs = zip(self.features(x), targets, strict=True)
+        return torch.stack([(a.float() - b.float()).square().sum(1).mean() for a, b in pairs]).mean()
+
+
+class StageATask(Task):
+    columns = ("loss", "mse", "perceptual", "vq", "adversarial", "discriminator", "codes_used")
+
+    def __init__(self, preset: Preset, data: Path, seed: int):
+        rows = load_index(data)
+        self.preset, self.recipe = preset, preset.recipes["a"]
+        pictures = torch.from_numpy(load_pictures(data, rows))
+        self.pictures = pictures[[row["split"] == "train" for row in rows]]
+        self.held_out = pictures[[row["split"] == "validation" for row in rows]]
+        self.n = len(self.pictures)
+        self.modules = nn.ModuleDict({"stage_a": StageA(preset.stage_a)})
+        self.perceptual = PerceptualLoss().to(memory_format=torch.channels_last)
+        self.discriminator = Discriminator(self.recipe.discriminator_width, self.recipe.discriminator_depth)
+        self.seed = seed
+
+    def adversary(self) -> nn.Module:
+        return self.discriminator
+
+    def crops(self, rows: Tensor, random: torch.Generator) -> Tensor:
+        size = self.recipe.crop
+        corners = torch.randint(0, self.preset.image_size - size + 1, (len(rows), 2), generator=random).tolist()
+        cut = [self.pictures[r, :, y : y + size, x : x + size] for r, (y, x) in zip(rows.tolist(), corners, strict=True)]
+        return images(torch.stack(cut))
+
+    def losses(self, modules: nn.ModuleDict, rows: Tensor, random: torch.Generator, step: int) -> Losses:
+        recipe = self.recipe
+        real = self.crops(rows, random)
+        keep = torch.rand(len(rows), generator=random) >= recipe.drop_quantisation
+        fake, indices, vq = modules["stage_a"](real, keep)
+        fake = fake.float()
+        mse, perceptual = F.mse_loss(fake, real), self.perceptual(fake, real)
+        loss = mse + vq + recipe.perceptual_weight * perceptual
+        parts = {"mse": mse, "perceptual": perceptual, "vq": vq}
+        if step >= recipe.adversarial_from:
+            logits = self.discriminator(fake).float()
+            parts["adversarial"] = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+            loss = loss + recipe.adversarial_weight * parts["adversarial"]
+            on_real, on_fake = self.discriminator(real).float(), self.discriminator(fake.detach()).float()
+            parts["discriminator"] = 0.5 * (
+                F.binary_cross_entropy_with_logits(on_real, torch.ones_like(on_real))
+                + F.binary_cross_entropy_with_logits(on_fake, torch.zeros_like(on_fake))
+            )
+        parts["codes_used"] = torch.tensor(float(len(indices.unique())))
+        return {"loss": loss, **parts}
+
+    def validation_loss(self, modules: nn.ModuleDict) -> float:
+        """Mean squared error of whole validation pictures through unquantised latents, as Stage B uses them."""
+        real = images(self.held_out[:64])
+        stage_a = modules["stage_a"]
+        return F.mse_loss(stage_a.decode(stage_a.encode(real)).clamp(0, 1), real).item()
+
+    def metadata(self, modules: nn.ModuleDict) -> dict:
+        # the diffusion stages want latents of unit variance: the scale is measured, as the released 0.3764 must have been
+        with torch.inference_mode():
+            latents = torch.cat([modules["stage_a"].encode(images(p)) for p in self.pictures[:512].split(64)])
+        return {"stage_a": to_dict(self.preset.stage_a) | {"scale_factor": latents.std().item()}}
+
+
+class DiffusionTask(Task):
+    """What Stages B and C and the baseline share: text tokens, timesteps, noise and the weighted loss on it."""
+
+    def __init__(self, preset: Preset, stage: str, data: Path, latents: Path, seed: int):
+        rows = load_index(data)
+        self.preset, self.recipe, self.seed = preset, preset.recipes[stage], seed
+        self.schedule = CosineSchedule()
+        self.weight = LOSS_WEIGHTS[self.recipe.loss_weight]
+        self.timesteps = TIMESTEP_SAMPLING[self.recipe.timesteps]
+        self.tokens, _ = read_rows(data / "tokens.safetensors", rows)
+        train = torch.tensor([row["split"] == "train" for row in rows])
+        self.train_rows = train.nonzero().squeeze(1)
+        self.validation_rows = torch.tensor([i for i, row in enumerate(rows) if row["split"] == "validation"])
+        self.n = len(self.train_rows)
+        self.load(rows, latents)
+
+    def load(self, rows: list[dict], latents: Path) -> None:
+        """Read targets and conditions, and make the networks."""
+        raise NotImplementedError
+
+    def targets(self, modules: nn.ModuleDict, rows: Tensor) -> Tensor:
+        """Clean latents of the rows (indices into the index), float32."""
+        raise NotImplementedError
+
+    def predict(
+        self, modules: nn.ModuleDict, noised: Tensor, t: Tensor, text: Tensor, rows: Tensor, random: torch.Generator | None
+    ) -> Tensor:
+        """Predicted noise; `random` None means validation: conditions are neither noised nor dropped."""
+        raise NotImplementedError
+
+    def text(self, rows: Tensor, random: torch.Generator | None) -> Tensor:
+        """Tokens of short or, at times, long captions; at times the empty prompt's (3.2), drawn per sample."""
+        short = self.tokens["captions"][rows].float()
+        if random is None:
+            return short
+        u, v = torch.rand(2, len(rows), 1, 1, generator=random)
+        text = torch.where(u < self.recipe.long_captions, self.tokens["descriptions"][rows].float(), short)
+        return torch.where(v < self.recipe.drop_text, self.tokens["null"].float(), text)
+
+    def losses(self, modules: nn.ModuleDict, rows: Tensor, random: torch.Generator, step: int) -> Losses:
+        rows = self.train_rows[rows]
+        clean = self.targets(modules, rows)
+        t = self.timesteps(torch.rand(len(rows), generator=random))
+        noise = torch.randn(clean.shape, generator=random).contiguous(memory_format=torch.channels_last)
+        noised = self.schedule.add_noise(clean, t, noise).contiguous(memory_format=torch.channels_last)
+        predicted = self.predict(modules, noised, t, self.text(rows, random), rows, random)
+        return {"loss": noise_loss(predicted, noise, self.weight(self.schedule.alpha_bar(t)))}
+
+    def validation_loss(self, modules: nn.ModuleDict) -> float:
+        """Unweighted loss at evenly spaced timesteps."""
+        rows = self.validation_rows[: 2 * self.recipe.batch_size]
+        random = generator(self.seed, "validation")
+        t = (torch.arange(len(rows)) + 0.5) / len(rows)
+        clean = self.targets(modules, rows)
+        noise = torch.randn(clean.shape, generator=random)
+        noised = self.schedule.add_noise(clean, t, noise).contiguous(memory_format=torch.channels_last)
+        predicted = self.predict(modules, noised, t, self.text(rows, None), rows, None)
+        return noise_loss(predicted, noise, torch.ones(len(rows))).item()
+
+
+class StageBTask(DiffusionTask):
+    """Stage B with the Semantic Compressor, trained together (3.1)."""
+
+    def load(self, rows: list[dict], latents: Path) -> None:
+        self.latents = read_rows(latents / "a.safetensors", rows)[0]["latents"]
+        self.trunk = read_rows(latents / "trunk.safetensors", rows)[0]["latents"]
+        self.modules = nn.ModuleDict(
+            {"stage_b": UNet(self.preset.stage_b), "compressor": SemanticCompressor(self.preset.compressor, pretrained=True)}
+        )
+
+    def targets(self, modules: nn.ModuleDict, rows: Tensor) -> Tensor:
+        return self.latents[rows].float()
+
+    def predict(self, modules, noised, t, text, rows, random):
+        image = modules["compressor"].head(self.trunk[rows].float().contiguous(memory_format=torch.channels_last)).float()
+        if random is not None:
+            recipe = self.recipe
+            u, until = torch.rand(2, len(rows), generator=random)
+            noise = torch.randn(image.shape, generator=random)
+            blurred = self.schedule.add_noise(image, until * recipe.noise_image_until, noise)
+            u = u[:, None, None, None]
+            image = torch.where(u < recipe.drop_image + (1 - recipe.drop_image) * recipe.noise_image, blurred, image)
+            image = image * (u >= recipe.drop_image)
+        stage_b = modules["stage_b"]
+        a, b = stage_b(noised, t, stage_b.condition(text, image, noised.shape[-2:]))
+        return predicted_noise_b(noised, a, b)
+
+    def metadata(self, modules: nn.ModuleDict) -> dict:
+        return {"stage_b": to_dict(self.preset.stage_b), "compressor": to_dict(self.preset.compressor)}
+
+
+class StageCTask(DiffusionTask):
+    """Stage C on scaled compressor latents."""
+
+    def load(self, rows: list[dict], latents: Path) -> None:
+        tensors, metadata = read_rows(latents / "compressor.safetensors", rows)
+        self.scaling = latent_scaling(self.preset.latent_scaling, metadata)
+        self.latents = scale_latents(tensors["latents"].float(), self.scaling)
+        self.modules = nn.ModuleDict({"stage_c": StageC(self.preset.stage_c)})
+
+    def targets(self, modules: nn.ModuleDict, rows: Tensor) -> Tensor:
+        return self.latents[rows]
+
+    def predict(self, modules, noised, t, text, rows, random):
+        stage_c = modules["stage_c"]
+        a, b = stage_c(noised, t, stage_c.condition(text))
+        return predicted_noise_c(noised, a, b)
+
+    def metadata(self, modules: nn.ModuleDict) -> dict:
+        size = self.latents.shape[-1]
+        return {"stage_c": to_dict(self.preset.stage_c), "latent_scaling": self.scaling, "size": size}
+
+
+class BaselineTask(DiffusionTask):
+    """The baseline LDM in Stage A's latents (E.4)."""
+
+    def load(self, rows: list[dict], latents: Path) -> None:
+        self.latents = read_rows(latents / "a.safetensors", rows)[0]["latents"]
+        self.modules = nn.ModuleDict({"baseline_ldm": UNet(self.preset.baseline_ldm)})
+
+    def targets(self, modules: nn.ModuleDict, rows: Tensor) -> Tensor:
+        return self.latents[rows].float()
+
+    def predict(self, modules, noised, t, text, rows, random):
+        unet = modules["baseline_ldm"]
+        a, b = unet(noised, t, unet.condition(text))
+        return predicted_noise_b(noised, a, b)
+
+    def metadata(self, modules: nn.ModuleDict) -> dict:
+        return {"baseline_ldm": to_dict(self.preset.baseline_ldm)}
+
+
+def latent_scaling(name: str, measured: dict) -> dict:
+    """Offset and scale per channel of Stage C's targets, (x + offset) / scale.
+
+    "released" is the released code's (x + 1) / 42; "unit" standardises each channel by the `mean` and `std` measured
+    over the training pictures.
+    """
+    if name == "released":
+        return {"name": name, "offset": [1.0], "scale": [42.0]}
+    if name == "unit":
+        return {"name": name, "offset": [-m for m in measured["mean"]], "scale": measured["std"]}
+    raise ValueError(f"latent_scaling: {name!r}; use unit or released")
+
+
+def scale_latents(x: Tensor, scaling: dict) -> Tensor:
+    """Compressor latents (n, c, h, w) to Stage C's scale."""
+    offset, scale = (torch.tensor(scaling[key]).view(-1, 1, 1).to(x.device) for key in ("offset", "scale"))
+    return (x + offset) / scale
+
+
+def unscale_latents(x: Tensor, scaling: dict) -> Tensor:
+    """The inverse of `scale_latents`."""
+    offset, scale = (torch.tensor(scaling[key]).view(-1, 1, 1).to(x.device) for key in ("offset", "scale"))
+    return x * scale - offset
+
+
+def make_task(stage: str, preset: Preset, data: Path, latents: Path | None, seed: int) -> Task:
+    """The task of a stage: a, b, c or baseline-ldm."""
+    if stage == "a":
+        return StageATask(preset, data, seed)
+    if latents is None:
+        raise ValueError(f"--latents: stage {stage} is trained on precomputed latents; name their folder")
+    kinds = {"b": StageBTask, "c": StageCTask, "baseline-ldm": BaselineTask}
+    return kinds[stage](preset, stage, data, latents, seed)

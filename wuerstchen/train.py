@@ -1,0 +1,309 @@
+"""Train one stage: resumable, reproducible, with a history, a checkpoint and what it used."""
+
+import argparse
+import copy
+import csv
+import io
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from wuerstchen import weights
+from wuerstchen.blocks import AttentionBlock, ResBlock
+from wuerstchen.files import atomic_path, read_json, sha256_file, sha256_text, write_json, write_text
+from wuerstchen.presets import Recipe, preset, to_dict
+from wuerstchen.seeds import derive, generator
+from wuerstchen.stage_a import MixingBlock
+from wuerstchen.tasks import Task, make_task
+from wuerstchen.usage import Usage
+
+SAVE_SECONDS = 30.0
+REPORT_SECONDS = 10.0
+
+
+def batch_rows(n: int, batch_size: int, step: int, seed: int) -> Tensor:
+    """Rows of a step's batch: consecutive pieces of a fresh permutation for every epoch, whatever came before."""
+    rows: list[Tensor] = []
+    position, end = step * batch_size, (step + 1) * batch_size
+    while position < end:
+        epoch, first = divmod(position, n)
+        last = min(n, first + end - position)
+        rows.append(torch.randperm(n, generator=generator(seed, "epoch", epoch))[first:last])
+        position += last - first
+    return torch.cat(rows)
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then constant (appendix E)."""
+    return recipe.learning_rate * min(1.0, (step + 1) / max(recipe.warmup, 1))
+
+
+class Trainer:
+    """State of one training: networks, their moving average, optimisers, history. Saved whole, resumed exactly."""
+
+    def __init__(self, task: Task, recipe: Recipe, seed: int, stage: str, signature: str):
+        self.task, self.recipe, self.seed, self.stage, self.signature = task, recipe, seed, stage, signature
+        self.step, self.history = 0, []
+        task.modules.to(memory_format=torch.channels_last).train()
+        self.averaged = copy.deepcopy(task.modules).eval().requires_grad_(False)
+        self.optimisers = [self._optimiser(task.modules)]
+        if (adversary := task.adversary()) is not None:
+            adversary.to(memory_format=torch.channels_last)
+            self.optimisers.append(self._optimiser(adversary))
+
+    def _optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
+        trained = [p for p in module.parameters() if p.requires_grad]
+        r = self.recipe
+        return torch.optim.AdamW(trained, lr=r.learning_rate, betas=r.betas, weight_decay=r.weight_decay, fused=True)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bf16")
+
+    def flops_per_sample(self) -> int:
+        """Training FLOPs of one sample, forward and backward, counted by torch on a batch of two."""
+        state = copy.deepcopy(self.task.modules.state_dict())  # batch norm counts what it sees
+        with FlopCounterMode(display=False) as counter:
+            rows = torch.arange(2) % self.task.n
+            self.task.losses(self.task.modules, rows, generator(self.seed, "flops"), 0)["loss"].backward()
+        self.task.modules.load_state_dict(state)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        return counter.get_total_flops() // 2
+
+    def update(self) -> dict[str, float]:
+        """One training step. Raises FloatingPointError where a loss is not finite."""
+        random = generator(self.seed, self.stage, "step", self.step)
+        torch.manual_seed(derive(self.seed, self.stage, "dropout", self.step))
+        rows = batch_rows(self.task.n, self.recipe.batch_size, self.step, derive(self.seed, self.stage))
+        with self.autocast():
+            losses = self.task.losses(self.task.modules, rows, random, self.step)
+        values = {name: value.item() for name, value in losses.items()}
+        if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
+            raise FloatingPointError(
+                f"{wrong[0]} is {values[wrong[0]]} at step {self.step}; the state before it is kept; lower the learning"
+                f" rate ({self.recipe.learning_rate}) or train in fp32 (precision is {self.recipe.precision})"
+            )
+        losses["loss"].backward()
+        if "discriminator" in losses:
+            self.optimisers[1].zero_grad(set_to_none=True)  # the generator's loss left gradients there
+            losses["discriminator"].backward()
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(self.recipe, self.step)
+            torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], self.recipe.clip)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        self._average()
+        return values
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.recipe.ema, self.step / (self.step + 10))
+        theirs, ours = self.task.modules.state_dict(), self.averaged.state_dict()
+        floats = [name for name, value in ours.items() if value.is_floating_point()]
+        torch._foreach_lerp_([ours[name] for name in floats], [theirs[name] for name in floats], 1 - decay)
+
+    def validate(self) -> float:
+        with torch.no_grad(), self.autocast():
+            return self.task.validation_loss(self.averaged)
+
+    def save(self, path: Path, usage: dict) -> None:
+        """Write all that a resumed run needs."""
+        adversary = self.task.adversary()
+        state = {
+            "signature": self.signature,
+            "step": self.step,
+            "history": self.history,
+            "usage": usage,
+            "modules": self.task.modules.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "adversary": adversary.state_dict() if adversary is not None else None,
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+        }
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+
+    def restore(self, path: Path) -> dict | None:
+        """Go on from `path` if it belongs to the same training; returns what was used so far, or None."""
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["signature"] != self.signature:
+            return None
+        self.step, self.history = state["step"], state["history"]
+        self.task.modules.load_state_dict(state["modules"])
+        self.averaged.load_state_dict(state["averaged"])
+        if state["adversary"] is not None:
+            self.task.adversary().load_state_dict(state["adversary"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        return state["usage"]
+
+
+def compile_blocks(module: nn.Module) -> None:
+    """Compile each repeated block in place: a fraction of the time that compiling whole networks takes."""
+    # networks have blocks of many widths, and each is one more specialisation of the same forward function
+    torch._dynamo.config.recompile_limit = 256
+    for block in module.modules():
+        if isinstance(block, ResBlock | AttentionBlock | MixingBlock):
+            block.compile(dynamic=False)
+
+
+def progress(start: int, steps: int, stage: str) -> Iterator[tuple[int, tqdm | None]]:
+    """Steps with a bar on a terminal."""
+    bar = tqdm(range(start, steps), desc=f"stage {stage}", initial=start, total=steps, disable=None)
+    for step in bar:
+        yield step, bar
+
+
+def history_csv(columns: tuple[str, ...], rows: list[list[float]]) -> str:
+    """The history as CSV text; a value that was not computed at a step stays empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", "learning_rate", "images_per_second", "seconds", "validation_loss", *columns])
+    for step, *values in rows:
+        writer.writerow([int(step), *("" if math.isnan(value) else f"{value:.6g}" for value in values)])
+    return text.getvalue()
+
+
+def run(trainer: Trainer, steps: int, state: Path, usage: Usage, inherited: dict | None) -> None:
+    """Train to `steps`, saving the state from time to time; `inherited` is carried along in its usage."""
+    recipe, task = trainer.recipe, trainer.task
+    started = saved = reported = time.monotonic()
+    before = trainer.history[-1][3] if trainer.history else 0.0
+    first = trainer.step
+    lap, lap_step = started, first
+    for step, bar in progress(first, steps, trainer.stage):
+        values = trainer.update()
+        now, last = time.monotonic(), trainer.step == steps
+        validation = trainer.validate() if trainer.step % recipe.validate_every == 0 or last else math.nan
+        rate = (trainer.step - lap_step) * recipe.batch_size / max(now - lap, 1e-9)
+        losses = [values.get(name, math.nan) for name in task.columns]
+        trainer.history.append(
+            [trainer.step, learning_rate(recipe, step), rate, before + now - started, validation, *losses]
+        )
+        bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+        if bar.disable and (now - reported > REPORT_SECONDS or last):
+            print(
+                f"stage {trainer.stage}: step {trainer.step}/{steps}, loss {values['loss']:.4f}, {rate:.0f} images/s,"
+                f" {before + now - started:.0f} s",
+                flush=True,
+            )
+            reported = now
+        if now - saved > SAVE_SECONDS or last:
+            done = trainer.step - first
+            trainer.save(state, usage.snapshot(images=done * recipe.batch_size, steps=done, inherited=inherited))
+            saved = time.monotonic()
+        lap, lap_step = time.monotonic(), trainer.step
+
+
+def train(
+    stage: str,
+    preset_name: str,
+    data: Path,
+    out: Path,
+    seed: int,
+    latents: Path | None = None,
+    steps: int | None = None,
+    budget: list[Path] | None = None,
+    continue_from: Path | None = None,
+) -> None:
+    """Train `stage` of a preset and write model.safetensors, history.csv and usage.json into `out`.
+
+    The length is `steps`, or as many steps as spend the training FLOPs that the usage files `budget` state, or the
+    preset's. `continue_from` is the folder of an earlier training of the same stage that goes on here.
+    """
+    chosen = preset(preset_name)
+    recipe = chosen.recipes.get(stage)
+    if recipe is None:
+        raise ValueError(f"preset {preset_name} has no training recipe for stage {stage}")
+    torch.manual_seed(derive(seed, stage, "init"))
+    task = make_task(stage, chosen, data, latents, seed)
+    inputs = [data / "index.jsonl", *([latents / "a.safetensors"] if stage in ("b", "baseline-ldm") else [])]
+    inputs += [latents / "compressor.safetensors"] if stage == "c" else []
+    signature = sha256_text(repr((to_dict(chosen), asdict(recipe), stage, seed, [sha256_file(path) for path in inputs])))
+    trainer = Trainer(task, recipe, seed, stage, signature)
+    flops = trainer.flops_per_sample()
+    if budget:
+        total = sum(read_json(path)["train_flops"] for path in budget)
+        steps = math.ceil(total / (flops * recipe.batch_size))
+    steps = steps or recipe.steps
+
+    state, previous, inherited = out / "state" / "last.pt", None, None
+    if state.exists():
+        previous = trainer.restore(state)
+        inherited = previous and previous["inherited"]
+        print(f"resuming at step {trainer.step}" if previous else f"{state} belongs to other settings: starting anew")
+    if trainer.step == 0 and continue_from is not None:
+        earlier = continue_from / "state" / "last.pt"
+        previous = trainer.restore(earlier) if earlier.exists() else None
+        if previous is None:
+            raise ValueError(f"{earlier} is missing or belongs to other settings; delete {continue_from} and train it again")
+        inherited = {"seconds": previous["seconds"], "kwh": previous["kwh"]}
+    if trainer.step > steps:
+        raise ValueError(f"{state} is at step {trainer.step}, past the {steps} asked for; delete it to train anew")
+
+    compiled = recipe.compiled and shutil.which("g++") is not None
+    if compiled:
+        compile_blocks(task.modules)
+    elif recipe.compiled:
+        print("no C++ compiler (g++): the networks run uncompiled, which takes several times as long", file=sys.stderr)
+    with Usage.resume(previous, "cpu") as usage:
+        run(trainer, steps, state, usage, inherited)
+        used = torch.load(state, map_location="cpu", weights_only=True)["usage"]
+    metadata = {
+        "preset": chosen.name,
+        "stage": stage,
+        "image_size": chosen.image_size,
+        "text": to_dict(chosen.text),
+        "seed": seed,
+        "steps": steps,
+        **task.metadata(trainer.averaged),
+    }
+    weights.save(out / "model.safetensors", trainer.averaged.state_dict(), metadata)
+    write_text(out / "history.csv", history_csv(task.columns, trainer.history))
+    write_json(
+        out / "usage.json",
+        used
+        | {
+            "stage": stage,
+            "parameters": weights.parameters(task.modules),
+            "train_flops": flops * recipe.batch_size * steps,
+            "batch_size": recipe.batch_size,
+            "steps": steps,
+            "samples": steps * recipe.batch_size,
+            "compiled": compiled,
+        },
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stage", required=True, choices=["a", "b", "c", "baseline-ldm"])
+    parser.add_argument("--preset", required=True)
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--latents", type=Path)
+    parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--budget", nargs="+", type=Path, help="usage.json files whose training FLOPs are to be spent")
+    parser.add_argument("--continue-from", type=Path, help="folder of an earlier training that goes on here")
+    parser.add_argument("--out", required=True, type=Path)
+    args = parser.parse_args(argv)
+    try:
+        train(
+            args.stage, args.preset, args.data, args.out, args.seed, args.latents, args.steps, args.budget, args.continue_from
+        )  # fmt: skip
+    except (ValueError, FloatingPointError) as error:
+        raise SystemExit(f"training of stage {args.stage}: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Checkpoints: safetensors files that carry the configuration of their network."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from wuerstchen.files import atomic_path
+
+
+def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> None:
+    """Write tensors and JSON-able metadata to one safetensors file, atomically."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(whole, temporary, {key: json.dumps(value) for key, value in metadata.items()})
+
+
+def metadata(path: str | Path) -> dict:
+    """The metadata of a file that `save` wrote. Raises ValueError where the file has none."""
+    with _open(path) as file:
+        values = file.metadata() or {}
+    try:
+        return {key: json.loads(value) for key, value in values.items()}
+    except json.JSONDecodeError:
+        raise ValueError(f"{path}: its metadata is not that of a checkpoint of this project") from None
+
+
+def load(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and metadata of a file that `save` wrote."""
+    with _open(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    return tensors, metadata(path)
+
+
+def _open(path: str | Path):
+    if not Path(path).exists():
+        raise ValueError(f"{path}: no such checkpoint; has its stage been trained?")
+    try:
+        return safe_open(path, "pt")
+    except Exception as error:
+        raise ValueError(f"{path}: not a safetensors file, or cut short ({error})") from None
+
+
+def load_module(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, source: str | Path) -> nn.Module:
+    """Load the tensors below `prefix` into `module`, strictly; a missing, extra or misshapen tensor is named."""
+    mine = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    expected = module.state_dict()
+    if wrong := sorted(set(mine) ^ set(expected)):
+        kind = "extra" if wrong[0] in mine else "missing"
+        raise ValueError(f"{source}: tensor {prefix}{wrong[0]} is {kind} ({len(wrong)} names differ)")
+    for name, tensor in mine.items():
+        if tensor.shape != expected[name].shape:
+            raise ValueError(
+                f"{source}: tensor {prefix}{name} is {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+            )
+    module.load_state_dict(mine)
+    return module.eval()
+
+
+def digest(*paths: str | Path) -> str:
+    """One SHA-256 over the contents of several files, in order."""
+    from wuerstchen.files import sha256_file, sha256_text
+
+    return sha256_text("\n".join(sha256_file(path) for path in paths))
+
+
+def parameters(*modules: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def ids_digest(ids: list[str]) -> str:
+    """Digest of the order of pictures that precomputed rows belong to."""
+    from wuerstchen.files import sha256_text
+
+    return sha256_text("\n".join(ids))
