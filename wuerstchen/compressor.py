@@ -80,7 +80,9 @@ class SemanticCompressor(nn.Module):
         """Resize to `input_size` (bicubic, antialiased; the paper's filter) and normalise; images in [0, 1]."""
         size = self.config.input_size
         if images.shape[-2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+            images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(
+                0, 1
+            )
         mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (self.config.mean, self.config.std))
         return (images - mean) / std
 

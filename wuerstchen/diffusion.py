@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class CosineSchedule:
-    """Cosine schedule (Nichol and Dhariwal, 2021) with the released code's offset and clamp; the paper gives neither."""
+    """Cosine schedule (Nichol and Dhariwal, 2021) with the released code's offset and clamp: the paper gives none."""
 
     s: float = 0.008
     clamp: tuple[float, float] = (1e-4, 0.9999)
@@ -30,7 +30,7 @@ class CosineSchedule:
 
 
 def predicted_noise_c(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The A/B objective of Stage C (3.2): (x - A) / (|1 - B| + 1e-5); equals x where A = B = 0, as at initialisation."""
+    """The A/B objective of Stage C (3.2): (x - A) / (|1 - B| + 1e-5); x itself where A = B = 0, as at first."""
     return (x - a) / ((1 - b).abs() + 1e-5)
 
 
@@ -67,7 +67,7 @@ def timesteps_uniform(u: Tensor) -> Tensor:
 
 
 def timesteps_released(u: Tensor) -> Tensor:
-    """The released code's timesteps: (1 - u) 1.08 + 0.001, clamped to [0.001, 1], so 7.5 % of samples are pure noise."""
+    """The released code's timesteps: (1 - u) 1.08 + 0.001, clamped to [0.001, 1], so 7.5 % are pure noise."""
     return ((1 - u) * 1.08 + 0.001).clamp(0.001, 1.0)
 
 
@@ -82,7 +82,9 @@ def noise_loss(predicted: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
     return ((predicted - noise).square().flatten(1).mean(1) * weight).mean()
 
 
-def ddpm_step(x: Tensor, predicted: Tensor, alpha_bar: float, alpha_bar_previous: float, noise: Tensor | None) -> Tensor:
+def ddpm_step(
+    x: Tensor, predicted: Tensor, alpha_bar: float, alpha_bar_previous: float, noise: Tensor | None
+) -> Tensor:
     """One step of DDPM sampling (3.3) from alpha-bar of t to that of t - 1; noise None gives the mean (last step)."""
     alpha = alpha_bar / alpha_bar_previous
     mean = (x - (1 - alpha) / math.sqrt(1 - alpha_bar) * predicted) / math.sqrt(alpha)

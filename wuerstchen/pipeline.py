@@ -72,7 +72,9 @@ class Wuerstchen(Pictures):
         self.files = [folder / stage / "model.safetensors" for stage in "abc"]
         tensors, c = weights.load(self.files[2])
         super().__init__(folder, c["text"], c["image_size"])
-        self.stage_c = weights.load_module(StageC(from_dict(StageCConfig, c["stage_c"])), tensors, "stage_c.", self.files[2])
+        self.stage_c = weights.load_module(
+            StageC(from_dict(StageCConfig, c["stage_c"])), tensors, "stage_c.", self.files[2]
+        )
         self.stage_c.to(memory_format=torch.channels_last)
         self.scaling, self.size = c["latent_scaling"], c["size"]
         self.stage_b = load_stage_b(folder)
@@ -102,9 +104,13 @@ class Wuerstchen(Pictures):
         latents = unscale_latents(latents, self.scaling)
         return self.decode(self.refine(latents, text, ids, seed, steps_b, guidance_b))
 
-    def refine(self, latents: Tensor, text: Tensor, ids: Sequence[str], seed: int, steps: int, guidance: float) -> Tensor:
+    def refine(
+        self, latents: Tensor, text: Tensor, ids: Sequence[str], seed: int, steps: int, guidance: float
+    ) -> Tensor:
         """Stage B: compressor latents (n, 16, h, w) and text tokens to Stage A latents."""
-        return sample_stage_b(self.stage_b, self.schedule, self.shape, latents, text, self.null, ids, seed, steps, guidance)
+        return sample_stage_b(
+            self.stage_b, self.schedule, self.shape, latents, text, self.null, ids, seed, steps, guidance
+        )
 
 
 def load_stage_b(folder: str | Path) -> UNet:
@@ -127,7 +133,7 @@ def sample_stage_b(
     steps: int,
     guidance: float,
 ) -> Tensor:
-    """Stage A latents (n, *shape) from compressor latents; unguided conditions are the empty prompt and zero latents."""
+    """Stage A latents (n, *shape) from compressor latents; unguided means the empty prompt and zero latents."""
     if guidance != 1:
         image = torch.cat([image, torch.zeros_like(image)])
     condition = stage_b.condition(doubled(text, null, guidance), image, shape[1:])
@@ -152,7 +158,9 @@ class BaselineLDM(Pictures):
         self.unet = weights.load_module(unet, tensors, "baseline_ldm.", path).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[str], ids: Sequence[str], seed: int, steps: int, guidance: float) -> np.ndarray:
+    def generate(
+        self, prompts: Sequence[str], ids: Sequence[str], seed: int, steps: int, guidance: float
+    ) -> np.ndarray:
         """Pictures, uint8 (n, h, w, 3); the noise of each depends on the seed and its id alone."""
         condition = self.unet.condition(doubled(self.encoder.encode(prompts), self.null, guidance))
 

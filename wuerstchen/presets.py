@@ -56,7 +56,7 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class CompressorConfig:
-    """Semantic Compressor: an ImageNet backbone at stride 32 and a 1x1 convolution to `c_latent` normalised channels."""
+    """Semantic Compressor: an ImageNet backbone at stride 32 and a 1x1 convolution to normalised channels."""
 
     backbone: str = "efficientnet_v2_s"
     c_features: int = 1280
@@ -95,7 +95,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class StageARecipe(Recipe):
-    """E.1: MSE 1.0, perceptual 0.1, adversarial 0, then 0.01 from `adversarial_from` on; quantisation dropped at times."""
+    """E.1: MSE 1.0, perceptual 0.1, adversarial 0, later 0.01; quantisation dropped at times."""
 
     crop: int = 128
     adversarial_from: int = 10_000
@@ -104,6 +104,7 @@ class StageARecipe(Recipe):
     drop_quantisation: float = 0.1
     discriminator_width: int = 512
     discriminator_depth: int = 6
+    revive_codes_every: int = 0  # steps between moving unused codes, in the first half of the training; 0: never
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,9 @@ _BASELINE_E4 = UNetConfig(
 )
 
 
-def _paper(name: str, stage_c: StageCConfig, encoder: str, dimensions: int, backbone: str = "efficientnet_v2_s") -> Preset:
+def _paper(
+    name: str, stage_c: StageCConfig, encoder: str, dimensions: int, backbone: str = "efficientnet_v2_s"
+) -> Preset:
     return Preset(
         name=name,
         image_size=1024,
@@ -178,7 +181,7 @@ def _emoji() -> Preset:
         name="emoji",
         image_size=128,
         text=text,
-        stage_a=StageAConfig(bottleneck_blocks=3, width=96, codebook_size=1024, scale_factor=1.0),
+        stage_a=StageAConfig(bottleneck_blocks=2, width=64, codebook_size=1024, scale_factor=1.0),
         compressor=CompressorConfig(
             backbone="efficientnet_lite0", input_size=96, mean=(0.5,) * 3, std=(0.5,) * 3, trained_blocks=1
         ),
@@ -207,17 +210,18 @@ def _emoji() -> Preset:
         latent_scaling="unit",
         recipes={
             "a": StageARecipe(
-                steps=300, batch_size=32, learning_rate=1e-3, warmup=20, ema=0.98, crop=64, adversarial_from=200,
-                discriminator_width=128, discriminator_depth=4, validate_every=100, precision="bf16",
+                steps=400, batch_size=16, learning_rate=1e-3, warmup=20, ema=0.98, crop=64, adversarial_from=280,
+                discriminator_width=128, discriminator_depth=4, revive_codes_every=20, validate_every=150,
             ),
             "b": DiffusionRecipe(
-                steps=900, batch_size=32, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="none", validate_every=300
+                steps=800, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="none",
+                validate_every=400,
             ),
             "c": DiffusionRecipe(
-                steps=500, batch_size=128, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=100
+                steps=400, batch_size=64, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=200
             ),
             "baseline-ldm": DiffusionRecipe(
-                steps=0, batch_size=32, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=300
+                steps=0, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=400
             ),
         },
     )  # fmt: skip
@@ -239,7 +243,13 @@ def _tiny() -> Preset:
         latent_scaling="unit",
         recipes={
             "a": StageARecipe(
-                steps=12, batch_size=4, crop=32, adversarial_from=6, discriminator_width=16, discriminator_depth=3, **fast
+                steps=12,
+                batch_size=4,
+                crop=32,
+                adversarial_from=6,
+                discriminator_width=16,
+                discriminator_depth=3,
+                **fast,
             ),
             "b": DiffusionRecipe(steps=12, batch_size=8, loss_weight="none", **fast),
             "c": DiffusionRecipe(steps=12, batch_size=16, **fast),

@@ -9,13 +9,21 @@ from wuerstchen.blocks import LayerNorm2d, xavier_
 from wuerstchen.presets import StageAConfig
 
 
+class ReplicationPad(nn.Module):
+    """Repeat the border once: `nn.ReplicationPad2d(1)`, whose compiled gradient fails for channels-last maps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([x[..., :1], x, x[..., -1:]], dim=-1)
+        return torch.cat([x[..., :1, :], x, x[..., -1:, :]], dim=-2)
+
+
 class MixingBlock(nn.Module):
     """Depthwise convolution and channel MLP, each scaled by a learned scalar that starts at zero (identity)."""
 
     def __init__(self, c: int):
         super().__init__()
         self.norm = LayerNorm2d(c)
-        self.depthwise = nn.Sequential(nn.ReplicationPad2d(1), nn.Conv2d(c, c, 3, groups=c))
+        self.depthwise = nn.Sequential(ReplicationPad(), nn.Conv2d(c, c, 3, groups=c))
         self.channelwise = nn.Sequential(nn.Linear(c, 4 * c), nn.GELU(), nn.Linear(4 * c, c))
         self.gammas = nn.Parameter(torch.zeros(6))
 
@@ -33,6 +41,18 @@ class VectorQuantizer(nn.Module):
         super().__init__()
         self.codebook = nn.Embedding(size, dimensions)
         nn.init.uniform_(self.codebook.weight, -1 / size, 1 / size)
+
+    @torch.no_grad()
+    def revive(self, x: Tensor, indices: Tensor, random: torch.Generator) -> None:
+        """Move the codes that a batch did not use onto random vectors of it, lest most of the codebook stay unused.
+
+        x: the latents (n, d, h, w) that `forward` quantised to `indices`.
+        """
+        flat = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).float()
+        unused = torch.ones(len(self.codebook.weight), dtype=torch.bool)
+        unused[indices.flatten()] = False
+        chosen = torch.randint(len(flat), (int(unused.sum()),), generator=random)
+        self.codebook.weight[unused] = flat[chosen]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x: (n, d, h, w). Returns the quantised map, indices (n, h, w) and codebook loss + 0.25 commitment loss."""
@@ -59,7 +79,9 @@ class StageA(nn.Module):
             if i:
                 down.append(nn.Conv2d(widths[i - 1], width, 4, stride=2, padding=1))
             down.append(MixingBlock(width))
-        down.append(nn.Sequential(nn.Conv2d(widths[-1], config.c_latent, 1, bias=False), nn.BatchNorm2d(config.c_latent)))
+        down.append(
+            nn.Sequential(nn.Conv2d(widths[-1], config.c_latent, 1, bias=False), nn.BatchNorm2d(config.c_latent))
+        )
         self.down_blocks = nn.Sequential(*down)
         self.vquantizer = VectorQuantizer(config.c_latent, config.codebook_size)
         up: list[nn.Module] = [nn.Sequential(nn.Conv2d(config.c_latent, widths[-1], 1))]
@@ -79,9 +101,16 @@ class StageA(nn.Module):
         """Images in about [0, 1], not clamped, from latents at the encoder's scale."""
         return self.out_block(self.up_blocks(latents))
 
-    def forward(self, images: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstruct; where `keep` (n,) is False the quantisation is dropped (E.1). Returns images, indices, VQ loss."""
+    def forward(
+        self, images: Tensor, keep: Tensor, revive: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstruct; where `keep` (n,) is False the quantisation is dropped (E.1). Returns images, indices, loss.
+
+        With a generator `revive`, unused codes are moved onto latents first.
+        """
         latents = self.encode(images)
+        if revive is not None:
+            self.vquantizer.revive(latents, self.vquantizer(latents)[1], revive)
         quantised, indices, loss = self.vquantizer(latents)
         mixed = torch.where(keep.view(-1, 1, 1, 1), quantised, latents.float())
         return self.decode(mixed), indices, loss

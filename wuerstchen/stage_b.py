@@ -37,7 +37,9 @@ class UNet(nn.Module):
             nn.Conv2d(config.c_image, c_cond, 1) if inject else None for inject in injected + injected[::-1]
         )
         self.embedding = nn.Sequential(
-            nn.PixelUnshuffle(config.patch), nn.Conv2d(config.c_in * config.patch**2, widths[0], 1), LayerNorm2d(widths[0])
+            nn.PixelUnshuffle(config.patch),
+            nn.Conv2d(config.c_in * config.patch**2, widths[0], 1),
+            LayerNorm2d(widths[0]),
         )
         self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
         last = len(widths) - 1
@@ -59,7 +61,9 @@ class UNet(nn.Module):
                 )
             self.up_blocks.append(level)
         self.clf = nn.Sequential(
-            LayerNorm2d(widths[0]), nn.Conv2d(widths[0], 2 * config.c_in * config.patch**2, 1), nn.PixelShuffle(config.patch)
+            LayerNorm2d(widths[0]),
+            nn.Conv2d(widths[0], 2 * config.c_in * config.patch**2, 1),
+            nn.PixelShuffle(config.patch),
         )
         self.reset_parameters()
 

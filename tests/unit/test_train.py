@@ -3,51 +3,15 @@
 import csv
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tiny_study import run
 
-from wuerstchen import precompute, train, weights
+from wuerstchen import train, weights
 from wuerstchen.compressor import SemanticCompressor, load_by_order
-from wuerstchen.files import sha256_file, write_jsonl
 from wuerstchen.presets import preset
-from wuerstchen.shards import write_shard
 from wuerstchen.tasks import latent_scaling, scale_latents, unscale_latents
 from wuerstchen.train import batch_rows
-
-
-@pytest.fixture(scope="session")
-def study(tmp_path_factory):
-    """Twenty pictures with captions, tokens, trained Stage A and latents: what the diffusion stages start from."""
-    folder = tmp_path_factory.mktemp("study")
-    data, random = folder / "data", np.random.default_rng(0)
-    rows, pictures = [], {}
-    for i in range(20):
-        split = "train" if i < 14 else "validation" if i < 17 else "test"
-        row = {key: None for key in ("special", "group", "subgroup")}
-        row |= {"id": f"pictures-{i:02d}", "artist": "pictures", "thing": f"thing {i}", "name": f"thing {i}"}
-        row |= {"caption": f"thing {i}", "description": f"a thing with the number {i}", "split": split}
-        rows.append(row | {"image": f"pictures-{i:02d}.png"})
-        pictures[row["id"]] = Image.fromarray(random.integers(0, 256, (128, 128, 3), dtype=np.uint8))
-    write_jsonl(data / "index.jsonl", rows)
-    write_shard(data / "pictures.zip", pictures, {"index_sha256": sha256_file(data / "index.jsonl")})
-    common = ["--preset", "tiny", "--data", str(data)]
-    latents = folder / "latents"
-    precompute.main(["--what", "tokens", *common, "--out", str(data / "tokens.safetensors")])
-    precompute.main(["--what", "trunk", *common, "--out", str(latents / "trunk.safetensors")])
-    run(folder, "a")
-    precompute.main(["--what", "a", *common, "--weights", str(folder / "train"), "--out", str(latents / "a.safetensors")])
-    return folder
-
-
-def run(folder, stage, *more, out=None):
-    out = out or folder / "train" / stage
-    train.main(
-        ["--stage", stage, "--preset", "tiny", "--data", str(folder / "data"), "--latents", str(folder / "latents"),
-         "--seed", "0", "--out", str(out), *map(str, more)]
-    )  # fmt: skip
-    return out
 
 
 def test_batches_visit_every_row_once_an_epoch():
@@ -92,7 +56,10 @@ def test_interrupted_training_equals_uninterrupted(study, tmp_path, monkeypatch,
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     losses = [[row["loss"] for row in csv.DictReader(open(folder / "history.csv"))] for folder in (cut, whole)]
     assert losses[0] == losses[1]
-    assert json.loads((cut / "usage.json").read_text())["images"] == json.loads((whole / "usage.json").read_text())["images"]
+    assert (
+        json.loads((cut / "usage.json").read_text())["images"]
+        == json.loads((whole / "usage.json").read_text())["images"]
+    )
 
 
 def test_the_state_of_other_settings_is_not_resumed(study, tmp_path, capsys):
