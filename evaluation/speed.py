@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     import torch
 
     try:
-        generator = make(args.model, args.weights, parse_settings(args.set))
+        generator = make(args.model, args.weights, parse_settings(args.set), compiled=False)
         batches = [measure(generator, size, args.repeats) for size in args.batch_sizes]
     except ValueError as error:
         raise SystemExit(f"speed of {args.model}: {error}") from None
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
             "model": args.model,
             "device": cpu_name(),
             "threads": torch.get_num_threads(),
-            "precision": "fp32",
+            "precision": generator.pipeline.precision,
             "compiled": False,
             "image_size": generator.pipeline.shape[1] * 4,
             "steps": generator.settings,

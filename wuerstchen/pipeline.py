@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wuerstchen import weights
 from wuerstchen.diffusion import CosineSchedule, guide, predicted_noise_b, predicted_noise_c, sample
+from wuerstchen.execution import autocast, can_compile, compile_blocks
 from wuerstchen.precompute import load_compressor, load_stage_a
 from wuerstchen.presets import StageCConfig, TextConfig, UNetConfig, from_dict
 from wuerstchen.seeds import generator
@@ -50,14 +51,25 @@ def guided(predicted: Tensor, scale: float) -> Tensor:
 
 
 class Pictures:
-    """What both pipelines have: text encoder, schedule and Stage A."""
+    """What both pipelines have: text encoder, schedule and Stage A. They run in the precision of the training.
 
-    def __init__(self, folder: Path, text: dict, image_size: int):
+    compiled: None compiles the networks if they were trained compiled and a compiler is there.
+    """
+
+    def __init__(self, folder: Path, metadata: dict, compiled: bool | None):
         self.schedule = CosineSchedule()
-        self.encoder = text_encoder(from_dict(TextConfig, text))
+        self.precision = metadata["precision"]
+        self.compiled = metadata["compiled"] and can_compile() if compiled is None else compiled
+        self.encoder = text_encoder(from_dict(TextConfig, metadata["text"]))
         self.null = self.encoder.encode([""])
         self.stage_a = load_stage_a(folder).to(memory_format=torch.channels_last)
-        self.shape = (self.stage_a.config.c_latent, image_size // 4, image_size // 4)
+        self.shape = (self.stage_a.config.c_latent, *[metadata["image_size"] // 4] * 2)
+        self.ready(self.stage_a)
+
+    def ready(self, network: nn.Module) -> None:
+        """Compile a network's blocks where that was asked for."""
+        if self.compiled:
+            compile_blocks(network)
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Pictures, uint8 (n, h, w, 3), from Stage A latents of unit variance."""
@@ -67,17 +79,19 @@ class Pictures:
 class Wuerstchen(Pictures):
     """The three stages of one training folder, with a, b and c below it."""
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, compiled: bool | None = None):
         folder = Path(folder)
         self.files = [folder / stage / "model.safetensors" for stage in "abc"]
         tensors, c = weights.load(self.files[2])
-        super().__init__(folder, c["text"], c["image_size"])
+        super().__init__(folder, c, compiled)
         self.stage_c = weights.load_module(
             StageC(from_dict(StageCConfig, c["stage_c"])), tensors, "stage_c.", self.files[2]
         )
         self.stage_c.to(memory_format=torch.channels_last)
         self.scaling, self.size = c["latent_scaling"], c["size"]
         self.stage_b = load_stage_b(folder)
+        self.ready(self.stage_c)
+        self.ready(self.stage_b)
 
     @torch.inference_mode()
     def generate(
@@ -92,6 +106,20 @@ class Wuerstchen(Pictures):
     ) -> np.ndarray:
         """Pictures, uint8 (n, h, w, 3); the noise of each depends on the seed and its id alone."""
         text = self.encoder.encode(prompts)
+        with autocast(self.precision):
+            return self.draw(text, ids, seed, steps_c, guidance_c, steps_b, guidance_b)
+
+    def draw(
+        self,
+        text: Tensor,
+        ids: Sequence[str],
+        seed: int,
+        steps_c: int,
+        guidance_c: float,
+        steps_b: int,
+        guidance_b: float,
+    ) -> np.ndarray:
+        """`generate` from text tokens."""
         c = self.stage_c
         condition = c.condition(doubled(text, self.null, guidance_c))
 
@@ -99,7 +127,7 @@ class Wuerstchen(Pictures):
             x = twice(x, guidance_c)
             return guided(predicted_noise_c(x, *c(x, twice(t, guidance_c), condition)), guidance_c)
 
-        shape = (len(prompts), c.config.c_in, self.size, self.size)
+        shape = (len(text), c.config.c_in, self.size, self.size)
         latents = sample(predict, shape, steps_c, ImageNoise(seed, ids, "stage-c"), self.schedule)
         latents = unscale_latents(latents, self.scaling)
         return self.decode(self.refine(latents, text, ids, seed, steps_b, guidance_b))
@@ -148,28 +176,31 @@ def sample_stage_b(
 class BaselineLDM(Pictures):
     """The baseline LDM: one U-Net in Stage A's latents."""
 
-    def __init__(self, folder: str | Path, name: str):
+    def __init__(self, folder: str | Path, name: str, compiled: bool | None = None):
         folder = Path(folder)
         path = folder / name / "model.safetensors"
         self.files = [folder / "a" / "model.safetensors", path]
         tensors, metadata = weights.load(path)
-        super().__init__(folder, metadata["text"], metadata["image_size"])
+        super().__init__(folder, metadata, compiled)
         unet = UNet(from_dict(UNetConfig, metadata["baseline_ldm"]))
         self.unet = weights.load_module(unet, tensors, "baseline_ldm.", path).to(memory_format=torch.channels_last)
+        self.ready(self.unet)
 
     @torch.inference_mode()
     def generate(
         self, prompts: Sequence[str], ids: Sequence[str], seed: int, steps: int, guidance: float
     ) -> np.ndarray:
         """Pictures, uint8 (n, h, w, 3); the noise of each depends on the seed and its id alone."""
-        condition = self.unet.condition(doubled(self.encoder.encode(prompts), self.null, guidance))
+        text = self.encoder.encode(prompts)
+        with autocast(self.precision):
+            condition = self.unet.condition(doubled(text, self.null, guidance))
 
-        def predict(x: Tensor, t: Tensor) -> Tensor:
-            x = twice(x, guidance)
-            return guided(predicted_noise_b(x, *self.unet(x, twice(t, guidance), condition)), guidance)
+            def predict(x: Tensor, t: Tensor) -> Tensor:
+                x = twice(x, guidance)
+                return guided(predicted_noise_b(x, *self.unet(x, twice(t, guidance), condition)), guidance)
 
-        noise = ImageNoise(seed, ids, "baseline-ldm")
-        return self.decode(sample(predict, (len(prompts), *self.shape), steps, noise, self.schedule))
+            noise = ImageNoise(seed, ids, "baseline-ldm")
+            return self.decode(sample(predict, (len(prompts), *self.shape), steps, noise, self.schedule))
 
 
 class Reconstruction:
@@ -181,9 +212,11 @@ class Reconstruction:
         folder = Path(folder)
         self.files = [folder / stage / "model.safetensors" for stage in ("ab" if through_compressor else "a")]
         metadata = weights.metadata(self.files[-1])
-        self.pictures = Pictures(folder, metadata["text"], metadata["image_size"])
+        self.pictures = Pictures(folder, metadata, None)
         self.stage_b = load_stage_b(folder) if through_compressor else None
         self.compressor = load_compressor(folder) if through_compressor else None
+        if self.stage_b is not None:
+            self.pictures.ready(self.stage_b)
 
     @torch.inference_mode()
     def reconstruct(
@@ -191,12 +224,12 @@ class Reconstruction:
     ) -> np.ndarray:
         """Pictures, uint8 (n, h, w, 3), for float images (n, 3, h, w) in [0, 1]."""
         p = self.pictures
-        if self.stage_b is None:
-            return p.decode(p.stage_a.encode(images) / p.stage_a.config.scale_factor)
         text = p.encoder.encode(prompts)
-        latents = self.compressor(images)
-        return p.decode(
-            sample_stage_b(
-                self.stage_b, p.schedule, p.shape, latents, text, p.null, ids, seed, steps_b, guidance_b
+        with autocast(p.precision):
+            if self.stage_b is None:
+                return p.decode(p.stage_a.encode(images).float() / p.stage_a.config.scale_factor)
+            image = self.compressor(images).float()
+            latents = sample_stage_b(
+                self.stage_b, p.schedule, p.shape, image, text, p.null, ids, seed, steps_b, guidance_b
             )
-        )  # fmt: skip
+            return p.decode(latents)

@@ -210,15 +210,15 @@ def _emoji() -> Preset:
         latent_scaling="unit",
         recipes={
             "a": StageARecipe(
-                steps=400, batch_size=16, learning_rate=1e-3, warmup=20, ema=0.98, crop=64, adversarial_from=280,
+                steps=300, batch_size=16, learning_rate=1e-3, warmup=20, ema=0.98, crop=64, adversarial_from=220,
                 discriminator_width=128, discriminator_depth=4, revive_codes_every=20, validate_every=150,
             ),
             "b": DiffusionRecipe(
-                steps=800, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="none",
-                validate_every=400,
+                steps=600, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="none",
+                validate_every=300,
             ),
             "c": DiffusionRecipe(
-                steps=400, batch_size=64, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=200
+                steps=300, batch_size=64, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=150
             ),
             "baseline-ldm": DiffusionRecipe(
                 steps=0, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=400
@@ -247,6 +247,7 @@ def _tiny() -> Preset:
                 batch_size=4,
                 crop=32,
                 adversarial_from=6,
+                revive_codes_every=4,
                 discriminator_width=16,
                 discriminator_depth=3,
                 **fast,

@@ -5,7 +5,6 @@ import copy
 import csv
 import io
 import math
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -18,11 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from wuerstchen import weights
-from wuerstchen.blocks import AttentionBlock, ResBlock
+from wuerstchen.execution import autocast, can_compile, compile_blocks, native_precision
 from wuerstchen.files import atomic_path, read_json, sha256_file, sha256_text, write_json, write_text
 from wuerstchen.presets import Recipe, preset, to_dict
 from wuerstchen.seeds import derive, generator
-from wuerstchen.stage_a import MixingBlock
 from wuerstchen.tasks import Task, make_task
 from wuerstchen.usage import Usage
 
@@ -47,15 +45,6 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * min(1.0, (step + 1) / max(recipe.warmup, 1))
 
 
-def precision(recipe: Recipe) -> str:
-    """The recipe's precision; fp32 where the processor has no bf16 arithmetic of its own, since it is slower then."""
-    if recipe.precision not in ("bf16", "fp32"):
-        raise ValueError(f"precision: {recipe.precision!r}; use bf16 or fp32")
-    can = torch.cpu.get_capabilities()
-    native = can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16")
-    return recipe.precision if native else "fp32"
-
-
 class Trainer:
     """State of one training: networks, their moving average, optimisers, history. Saved whole, resumed exactly."""
 
@@ -75,7 +64,7 @@ class Trainer:
         return torch.optim.AdamW(trained, lr=r.learning_rate, betas=r.betas, weight_decay=r.weight_decay, fused=True)
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=precision(self.recipe) == "bf16")
+        return autocast(native_precision(self.recipe.precision))
 
     def flops_per_sample(self) -> int:
         """Training FLOPs of one sample, forward and backward, counted by torch on a batch of two."""
@@ -155,15 +144,6 @@ class Trainer:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         return state["usage"]
-
-
-def compile_blocks(module: nn.Module) -> None:
-    """Compile each repeated block in place: a fraction of the time that compiling whole networks takes."""
-    # networks have blocks of many widths, and each is one more specialisation of the same forward function
-    torch._dynamo.config.recompile_limit = 256
-    for block in module.modules():
-        if isinstance(block, ResBlock | AttentionBlock | MixingBlock):
-            block.compile(dynamic=False)
 
 
 def progress(start: int, steps: int, stage: str) -> Iterator[tuple[int, tqdm | None]]:
@@ -264,7 +244,7 @@ def train(
     if trainer.step > steps:
         raise ValueError(f"{state} is at step {trainer.step}, past the {steps} asked for; delete it to train anew")
 
-    compiled = recipe.compiled and shutil.which("g++") is not None
+    compiled = recipe.compiled and can_compile()
     if compiled:
         compile_blocks(task.modules)
     elif recipe.compiled:
@@ -279,6 +259,8 @@ def train(
         "text": to_dict(chosen.text),
         "seed": seed,
         "steps": steps,
+        "compiled": recipe.compiled,
+        "precision": native_precision(recipe.precision),
         **task.metadata(trainer.averaged),
     }
     weights.save(out / "model.safetensors", trainer.averaged.state_dict(), metadata)
@@ -294,7 +276,7 @@ def train(
             "steps": steps,
             "samples": steps * recipe.batch_size,
             "compiled": compiled,
-            "precision": precision(recipe),
+            "precision": native_precision(recipe.precision),
         },
     )
 

@@ -21,8 +21,12 @@ class Generator(Protocol):
         """Sampler, guidance and the digest of the weights, for the record in each shard."""
 
 
-def make(model: str, weights: Path, settings: Settings, pictures: Path | None = None) -> Generator:
+def make(
+    model: str, weights: Path, settings: Settings, pictures: Path | None = None, compiled: bool | None = None
+) -> Generator:
     """The generator of that id; the trained ones load from the folder `weights`, the others read `pictures`.
+
+    compiled: whether models run compiled; None: as they were trained, where a compiler is there.
 
     Raises ValueError for an unknown id, a missing file, and settings that are missing or unknown.
     """
@@ -39,11 +43,11 @@ def make(model: str, weights: Path, settings: Settings, pictures: Path | None = 
     if model == "wuerstchen":
         from evaluation.generators.trained import WuerstchenGenerator
 
-        return WuerstchenGenerator(weights, settings)
+        return WuerstchenGenerator(weights, settings, compiled)
     if model in ("baseline-ldm", "baseline-ldm-bc"):
         from evaluation.generators.trained import BaselineGenerator
 
-        return BaselineGenerator(weights, model, settings)
+        return BaselineGenerator(weights, model, settings, compiled)
     raise ValueError(
         f"--model: {model!r} is not known; use wuerstchen, baseline-ldm, baseline-ldm-bc, real, ceiling-stage-a,"
         " ceiling-compressor or ceiling-other-artist"

@@ -41,19 +41,21 @@ class _Trained:
             images.extend(self.batch(batch, seed)[:counted])
         return images
 
-    def _record(self, files: list[Path], sampler: str, guidance: float | dict) -> dict:
+    def _record(self, pipeline, files: list[Path], guidance: float | dict) -> dict:
         return {
-            "sampler": sampler,
+            "sampler": "ddpm",
             "guidance": guidance,
             "settings": self.settings,
             "weights_sha256": weights.digest(*files),
+            "precision": pipeline.precision,
+            "compiled": pipeline.compiled,
         }
 
 
 class WuerstchenGenerator(_Trained):
-    def __init__(self, folder: Path, settings: Settings):
+    def __init__(self, folder: Path, settings: Settings, compiled: bool | None = None):
         super().__init__(settings, {"steps_c": int, "guidance_c": float, "steps_b": int, "guidance_b": float})
-        self.pipeline = Wuerstchen(folder)
+        self.pipeline = Wuerstchen(folder, compiled)
 
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
@@ -61,20 +63,20 @@ class WuerstchenGenerator(_Trained):
 
     def describe(self) -> dict:
         guidance = {"c": self.settings["guidance_c"], "b": self.settings["guidance_b"]}
-        return self._record(self.pipeline.files, "ddpm", guidance)
+        return self._record(self.pipeline, self.pipeline.files, guidance)
 
 
 class BaselineGenerator(_Trained):
-    def __init__(self, folder: Path, name: str, settings: Settings):
+    def __init__(self, folder: Path, name: str, settings: Settings, compiled: bool | None = None):
         super().__init__(settings, {"steps": int, "guidance": float})
-        self.pipeline = BaselineLDM(folder, name)
+        self.pipeline = BaselineLDM(folder, name, compiled)
 
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
         return self.pipeline.generate(texts, ids, seed, **self.settings)
 
     def describe(self) -> dict:
-        return self._record(self.pipeline.files, "ddpm", self.settings["guidance"])
+        return self._record(self.pipeline, self.pipeline.files, self.settings["guidance"])
 
 
 class ReconstructionGenerator(_Trained):
@@ -91,4 +93,4 @@ class ReconstructionGenerator(_Trained):
         return self.model.reconstruct(real, texts, ids, seed, **self.settings)
 
     def describe(self) -> dict:
-        return self._record(self.model.files, "ddpm", self.settings["guidance_b"])
+        return self._record(self.model.pictures, self.model.files, self.settings["guidance_b"])

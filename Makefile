@@ -1,0 +1,49 @@
+# make                        the emoji study, from nothing to results/emoji/report.html
+# make CONFIG=config/my.yaml  another study
+# make env | test | lint      the environment alone, the tests, the checks of style
+# make rulegraph              the picture of the rules in docs/, after rules have changed
+# make pins                   new pins, after requirements.in has changed
+
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+CONFIG := config/emoji.yaml
+UV := 0.13.9
+
+.PHONY: study env prerequisites test test-unit test-dag lint rulegraph pins
+
+study: env
+	@python -m workflow.run --configfile $(CONFIG)
+	@python -m workflow.done --configfile $(CONFIG)
+
+env: prerequisites .venv/installed
+
+prerequisites:
+	@sh workflow/prerequisites.sh
+
+# Exactly the pinned packages, each checked by its hash.
+.venv/installed: requirements.txt | prerequisites
+	python3.11 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	.venv/bin/uv pip sync --python .venv/bin/python --require-hashes requirements.txt
+	@touch $@
+
+test: test-unit test-dag
+
+test-unit: env
+	python -m pytest
+
+test-dag: env
+	python -m pytest -m dag
+
+lint: env
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+rulegraph: env
+	python -m workflow.rulegraph
+
+pins: env
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url requirements.in -o requirements.txt
+	python -m workflow.pins

@@ -1,0 +1,70 @@
+"""The study at a glance: what is configured, which chapters there are, and what comes out at the end.
+
+snakemake --cores all             the whole study, ending with results/<study>/report.html
+snakemake --cores all tables      a part of it: tables, figures, robustness, carbon or speed
+"""
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from workflow.settings import problems
+
+min_version("9.1")
+
+if "study" not in config:
+
+    configfile: "config/emoji.yaml"
+
+
+if wrong := problems(config):
+    raise WorkflowError("The config is not valid.", *wrong)
+
+STUDY = f"results/{config['study']}"
+
+
+# A workstation shares its GPUs among all jobs (`--resources gpu=1`); a cluster hands each job its own.
+resource_scopes:
+    gpu="local",
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/sample.smk"
+include: "workflow/rules/score.smk"
+include: "workflow/rules/robustness.smk"
+include: "workflow/rules/speed.smk"
+include: "workflow/rules/carbon.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{STUDY}/report.html",
+        f"{STUDY}/summary.json",
+
+
+rule tables:
+    input:
+        table_files(),
+
+
+rule figures:
+    input:
+        figure_files(),
+
+
+rule robustness:
+    input:
+        robustness_files(),
+
+
+rule carbon:
+    input:
+        f"{STUDY}/carbon.json",
+
+
+rule speed:
+    input:
+        speed_files(),

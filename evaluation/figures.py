@@ -1,0 +1,347 @@
+"""The figures of a study, as pdf and png: collage, side-by-side, speed, training, robustness.
+
+They draw what the study's files hold and compute no statistic of their own. Which pictures are shown is decided by a
+hash of seed and prompt id, so nobody picked them.
+
+    python -m evaluation.figures --study-dir results/emoji --config config/emoji.yaml --figure speed --out-prefix PREFIX
+"""
+
+import argparse
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from evaluation import published
+from evaluation.results import SHOWN, NotRun, Study, decode, model_name
+from wuerstchen.files import atomic_path
+
+STYLE = Path(__file__).with_name("matplotlibrc")
+WIDTH = 7.2  # inches: a page of text
+LAYOUT = {"layout": "constrained"}
+GREY = "#666666"
+MARKERS = "os^Dv"
+SETS = {
+    "names": "Short captions (names)",
+    "descriptions": "Long captions (descriptions)",
+    "compositions": "Combinations nobody drew (compositions)",
+}
+
+
+def text_width(said: str, size: float, weight: str = "normal") -> float:
+    """Width of a line in points, in the figures' font at `size` points."""
+    font = get_font(findfont(FontProperties(family="DejaVu Sans", weight=weight)))
+    # Measured large, because at print size hinting rounds every letter to whole pixels.
+    font.set_size(100, 72)
+    font.set_text(said, 0.0)
+    return font.get_width_height()[0] / 64 * size / 100
+
+
+def drawable(said: str) -> str:
+    """The text with every character that the figures' font lacks, such as an emoji, as a replacement sign."""
+    font = get_font(findfont(FontProperties(family="DejaVu Sans")))
+    said = " ".join(said.split())
+    return "".join(letter if font.get_char_index(ord(letter)) else "\ufffd" for letter in said)
+
+
+def wrap(said: str, size: float, width: float, lines: int, weight: str = "normal") -> list[str]:
+    """Break a text into at most `lines` lines of `width` points; what does not fit ends in an ellipsis."""
+    broken: list[str] = []
+    for word in drawable(said).split():
+        while word:
+            line = f"{broken[-1]} {word}" if broken else word
+            if broken and text_width(line, size, weight) <= width:
+                broken[-1], word = line, ""
+            else:
+                lengths = range(1, len(word) + 1)
+                fits = max(1, bisect_right(lengths, width, key=lambda n: text_width(word[:n], size, weight)))
+                broken.append(word[:fits])
+                word = word[fits:]
+    if len(broken) > lines:
+        last = broken[lines - 1]
+        while last and text_width(f"{last}…", size, weight) > width:
+            last = last[:-1]
+        broken = [*broken[: lines - 1], f"{last.rstrip()}…"]
+    return broken
+
+
+def say(figure: Figure, x: float, y: float, said: str, **style: object) -> None:
+    """Text at inches from the left and from the top. Nothing in it is read as mathematics."""
+    width, height = figure.get_size_inches()
+    style = {"va": "top", "ha": "left", "linespacing": 1.15} | style
+    figure.text(x / width, 1 - y / height, said, parse_math=False, **style)
+
+
+def place(figure: Figure, x: float, y: float, side: float, png: bytes | None, absent: str) -> None:
+    """A square picture with its upper left corner at inches from the left and from the top, or words in its place."""
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((x / width, 1 - (y + side) / height, side / width, side / height))
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color="#d0d0d0", linewidth=0.4)
+    if png is None:
+        axes.text(0.5, 0.5, absent, ha="center", va="center", size=6, color=GREY, transform=axes.transAxes)
+    else:
+        axes.imshow(decode(png), extent=(0, 1, 0, 1))
+
+
+def collage(study: Study) -> Figure:
+    """Two rows of unpicked pictures of the model under study for every prompt set, prompts below them (Fig. 1)."""
+    columns, gap, size, leading = 6, 0.1, 5.6, 0.098
+    side = (WIDTH - (columns - 1) * gap) / columns
+    sections = []
+    height = 0.0
+    for prompts in study.prompt_sets:
+        for challenge, rows in study.shown(prompts, 2 * columns):
+            if not rows:
+                continue
+            lines = [wrap(row["prompt"], size, side * 72, 6) for row in rows]
+            strips = []
+            for start in range(0, len(rows), columns):
+                strip = list(zip(rows[start : start + columns], lines[start : start + columns], strict=True))
+                strips.append((strip, side + 0.05 + leading * max(len(said) for _, said in strip) + 0.09))
+            title = SETS.get(prompts, prompts) + (f", {challenge}" if challenge else "")
+            sections.append((title, prompts, strips))
+            height += 0.26 + sum(tall for _, tall in strips)
+    if not sections:
+        return sentence("not run: there are no prompts to show")
+    figure = plt.figure(figsize=(WIDTH + 0.02, height))
+    y = 0.0
+    for title, prompts, strips in sections:
+        say(figure, 0.01, y + 0.03, drawable(title), size=7.5, weight="bold")
+        y += 0.26
+        for strip, tall in strips:
+            for column, (row, said) in enumerate(strip):
+                x = 0.01 + column * (side + gap)
+                place(figure, x, y, side, study.picture(study.model, prompts, row["id"]), "not run")
+                say(figure, x, y + side + 0.05, "\n".join(said), size=size)
+            y += tall
+    return figure
+
+
+def side_by_side(study: Study) -> Figure:
+    """The same unpicked prompts over the real picture, where there is one, and every model."""
+    models = ["real", *study.models]
+    side, gap, size, margin, top = 1.0, 0.09, 6.5, 1.75, 0.34
+    rows = [
+        (prompts, row)
+        for prompts in study.prompt_sets
+        for _, rows_ in study.shown(prompts, 4 if prompts in SHOWN else 2)
+        for row in rows_
+    ]
+    if not rows:
+        return sentence("not run: there are no prompts to show")
+    width = margin + len(models) * (side + gap) - gap + 0.02
+    figure = plt.figure(figsize=(width, top + len(rows) * (side + gap)))
+    for column, model in enumerate(models):
+        said = "\n".join(wrap(model_name(model), 6.5, side * 72, 2, "bold"))
+        say(figure, margin + column * (side + gap), top - 0.07, said, size=6.5, weight="bold", va="bottom")
+    for number, (prompts, row) in enumerate(rows):
+        y = top + number * (side + gap)
+        lines = wrap(row["prompt"], size, (margin - 0.15) * 72, 7)
+        say(figure, 0, y + 0.02, "\n".join(lines), size=size)
+        say(figure, 0, y + side, drawable(f"{prompts}: {row['challenge']}"), size=5.5, color=GREY, va="bottom")
+        for column, model in enumerate(models):
+            png = study.picture(model, prompts, row["id"])
+            absent = "no such\npicture exists" if model == "real" and row["image"] is None else "not run"
+            place(figure, margin + column * (side + gap), y, side, png, absent)
+    return figure
+
+
+def speed(study: Study) -> Figure:
+    """Sampling time of a batch against its size (Fig. 4): plain on the left, compiled on the right where measured."""
+    records = [study.read(f"speed/{path.name}") for path in sorted((study.directory / "speed").glob("*.json"))]
+    if not records:
+        return sentence("not run: there is no speed/*.json")
+    order = {model: place for place, model in enumerate(study.models)}
+    records.sort(key=lambda record: order.get(record["model"], len(order)))
+    panels = sorted({record["compiled"] for record in records})
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH if len(panels) > 1 else 4.4, 3.1), sharey=True, **LAYOUT)
+    names = list(dict.fromkeys(record["model"] for record in records))
+    for axis, compiled in zip([axes] if len(panels) == 1 else axes, panels, strict=True):
+        for record in (record for record in records if record["compiled"] == compiled):
+            sizes = [batch["batch_size"] for batch in record["batches"]]
+            seconds = [batch["seconds_per_batch"] for batch in record["batches"]]
+            place_ = names.index(record["model"])
+            style = {"color": f"C{place_}", "marker": MARKERS[place_ % len(MARKERS)]}
+            axis.plot(sizes, seconds, label=model_name(record["model"]), **style)
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set(xlabel="batch size", title="with torch.compile" if compiled else "without compilation")
+        logarithmic(axis, "y")
+        axis.legend(loc="upper left")
+    first = figure.axes[0]
+    first.set_ylabel("seconds per batch")
+    about = sorted({f"{r['device']}, {r['threads']} threads, {r['precision']}, {r['image_size']} px" for r in records})
+    figure.supxlabel(drawable("; ".join(about)), size=6.5, color=GREY, parse_math=False)
+    return figure
+
+
+def logarithmic(axis: Axes, which: str, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
+    """Make the x or y axis logarithmic, with plain numbers at `subs` times the powers of ten."""
+    axis.set(**{f"{which}scale": "log"})
+    ticks = axis.xaxis if which == "x" else axis.yaxis
+    ticks.set_major_locator(LogLocator(subs=subs))
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ticks.set_minor_formatter(NullFormatter())
+
+
+def smoothed(values: Sequence[float], share: float = 0.05) -> list[float]:
+    """Exponential moving average over about `share` of the curve, started at its first value."""
+    weight = 2 / (max(1.0, share * len(values)) + 1)
+    line = [values[0]]
+    for value in values[1:]:
+        line.append(line[-1] + weight * (value - line[-1]))
+    return line
+
+
+def training(study: Study) -> Figure:
+    """Training loss of every stage against its steps, raw and smoothed, with the validation loss where there is one."""
+    stages = study.stages
+    columns = 3
+    rows = -(-len(stages) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 2.15 * rows), squeeze=False, **LAYOUT)
+    spare = list(axes.flat[len(stages) :])
+    for axis, stage in zip(axes.flat, stages, strict=False):
+        history = study.history(stage)
+        name = f"Stage {stage.upper()}" if len(stage) == 1 else model_name(stage)
+        axis.set_title(name, size=7.5)
+        if isinstance(history, NotRun):
+            _absent(axis, str(history))
+            continue
+        draw_losses(axis, history)
+        minutes = history["seconds"][-1] / 60
+        axis.set_xlabel(f"step (all: {minutes:.1f} min)", size=7)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("loss")
+    handles = {}
+    for axis in axes.flat:
+        handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    for axis in spare:
+        axis.axis("off")
+    if spare:
+        spare[0].legend(handles.values(), handles.keys(), loc="center left")
+    elif handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def draw_losses(axis: Axes, history: dict[str, list[float]]) -> None:
+    """One stage's curves; a logarithmic axis where every loss is above zero."""
+    steps, losses = history["step"], history["loss"]
+    axis.plot(steps, losses, color="C0", alpha=0.3, linewidth=0.6, label="training, each record")
+    axis.plot(steps, smoothed(losses), color="C0", label="training, moving average")
+    held_out = history.get("validation_loss", [])
+    points = [(step, loss) for step, loss in zip(steps, held_out, strict=False) if loss == loss]
+    if points:
+        axis.plot(*zip(*points, strict=True), color="C1", marker="o", markersize=3, label="validation")
+    if min([*losses, *(loss for _, loss in points)]) > 0:
+        logarithmic(axis, "y")
+
+
+def robustness(study: Study) -> Figure:
+    """Table 3 as a plot: our distances with intervals on the left, the paper's two columns of FID on the right."""
+    manipulations = list(study.config["robustness"]["manipulations"])
+    quoted = {row["manipulation"]: row for row in published.rows("table3")}
+    places = list(range(len(manipulations)))
+    figure, (ours, paper) = plt.subplots(1, 2, figsize=(WIDTH, 0.24 * len(places) + 1.25), sharey=True, **LAYOUT)
+    sets = list(study.config["robustness"]["sets"])
+    for number, name in enumerate(sets):
+        record = study.read(f"robustness/{name}.json")
+        style = {"color": f"C{number}", "marker": MARKERS[number], "linestyle": "none"}
+        if isinstance(record, NotRun):
+            ours.plot([], [], label=f"{name}: not run", **style)
+            continue
+        offset = 0.24 * (number - (len(sets) - 1) / 2)
+        rows = [(place, record["manipulations"].get(key)) for place, key in zip(places, manipulations, strict=True)]
+        rows = [(place + offset, row) for place, row in rows if row is not None and row["value"] > 0]
+        x, y = [row["value"] for _, row in rows], [place for place, _ in rows]
+        low = [max(0.0, row["value"] - row["interval"][0]) for _, row in rows]
+        high = [max(0.0, row["interval"][1] - row["value"]) for _, row in rows]
+        ours.errorbar(x, y, xerr=[low, high], label=name, elinewidth=0.8, **style)
+    for number, (column, title) in enumerate((("coco30k", "COCO 30k"), ("celeba_hq", "CelebA-HQ"))):
+        rows = [(place, quoted[key]) for place, key in zip(places, manipulations, strict=True) if key in quoted]
+        x = [published.number(row[column]) for _, row in rows]
+        y = [place + 0.24 * (number - 0.5) for place, _ in rows]
+        paper.plot(x, y, MARKERS[2 + number], color=f"C{2 + number}", label=title)
+    labels = [_label(quoted.get(key), key) for key in manipulations]
+    ours.set_yticks(places, labels)
+    ours.invert_yaxis()
+    paper.tick_params(axis="y", left=False)
+    ours.set(xlabel="FD-EfficientNet-Lite2 (95 % interval)", title="Measured here")
+    paper.set(xlabel="FID", title="The paper's Table 3")
+    for axis in (ours, paper):
+        logarithmic(axis, "x", (1.0,))
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
+        for place in places[1:]:
+            if _group(quoted, manipulations[place]) != _group(quoted, manipulations[place - 1]):
+                axis.axhline(place - 0.5, color="#999999", linewidth=0.5)
+    return figure
+
+
+def _label(row: dict | None, manipulation: str) -> str:
+    if row is None:
+        return manipulation
+    label = f"JPEG {row['configuration']}" if row["group"].startswith("JPEG") else row["configuration"]
+    return label.replace("-10", "\N{MINUS SIGN}10")
+
+
+def _group(quoted: dict[str, dict], manipulation: str) -> str:
+    return quoted[manipulation]["group"] if manipulation in quoted else ""
+
+
+def _absent(axis: Axes, said: str) -> None:
+    axis.set(xticks=[], yticks=[])
+    style = {"ha": "center", "va": "center", "size": 6.5, "color": GREY}
+    axis.text(0.5, 0.5, "\n".join(wrap(said, 6.5, 120, 4)), transform=axis.transAxes, parse_math=False, **style)
+
+
+def sentence(said: str) -> Figure:
+    """A figure that only says why it is empty."""
+    figure = plt.figure(figsize=(WIDTH, 0.8))
+    say(figure, 0.1, 0.3, drawable(said), size=8, color=GREY)
+    return figure
+
+
+FIGURES: dict[str, Callable[[Study], Figure]] = {
+    "collage": collage,
+    "side-by-side": side_by_side,
+    "speed": speed,
+    "training": training,
+    "robustness": robustness,
+}
+
+
+def draw(study: Study, name: str, prefix: str) -> None:
+    """Write one of FIGURES as `prefix`.pdf and .png, without dates, so that equal figures are equal bytes."""
+    plt.switch_backend("agg")
+    with plt.rc_context(fname=STYLE):
+        figure = FIGURES[name](study)
+        for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
+            with atomic_path(f"{prefix}.{suffix}") as path:
+                figure.savefig(path, format=suffix, metadata=metadata)
+        plt.close(figure)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="One figure of a study, as pdf and png.")
+    parser.add_argument("--study-dir", type=Path, required=True)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--figure", choices=list(FIGURES), required=True)
+    parser.add_argument("--out-prefix", required=True, help="path without suffix; .pdf and .png are written")
+    options = parser.parse_args(argv)
+    try:
+        draw(Study.open(options.study_dir, options.config), options.figure, options.out_prefix)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

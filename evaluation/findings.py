@@ -1,0 +1,236 @@
+"""Findings in words: the results to read first, and what became of each part of the paper.
+
+Every sentence is made from the score files of a study; none is written by hand for one result.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation import published
+from evaluation.printing import interval, percent, significant
+from evaluation.results import SCORES, NotRun, Study, model_name
+from evaluation.tables import COUNTERPART, PAPER_SETS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One part of the paper and what became of it here."""
+
+    part: str
+    word: str
+    why: str
+
+
+def duration(seconds: float) -> str:
+    """Wall time as people say it.
+
+    >>> duration(4.04), duration(75), duration(4000)
+    ('4.0 s', '1 min 15 s', '1 h 7 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{round(whole / 60) // 60} h {round(whole / 60) % 60} min"
+
+
+def with_range(value: float, bounds: Sequence[float] | None, form: Any = significant) -> str:
+    """A number with its 95 % interval in words."""
+    return form(value) if bounds is None else f"{form(value)} (95 % interval {interval(value, *bounds, form)})"
+
+
+def headlines(study: Study) -> list[dict[str, str]]:
+    """The four results to read first: title, number and meaning, or `not run` and the reason."""
+    return [_recall_headline(study), _win_headline(study), _distance_headline(study), _cost_headline(study)]
+
+
+def _headline(title: str, number: str, words: str) -> dict[str, str]:
+    return {"title": title, "number": number, "words": words}
+
+
+def _recall_headline(study: Study) -> dict[str, str]:
+    title, score = "Does it draw what was asked?", study.score("recall", study.model, study.prompt_sets[0])
+    if isinstance(score, NotRun):
+        return _headline(title, "not run", score.reason)
+    parts = {key: score["recall"][key] for key in ("seen", "held_out") if score["recall"][key]["n"]}
+    if not parts:
+        return _headline(title, "not run", "there are neither seen nor held-out prompts")
+    words = {"seen": "pairs of artist and thing seen in training", "held_out": "held-out pairs"}
+    said = [
+        f"{with_range(row['at_10'], row['interval_at_10'], percent)} of {row['n']} {words[key]}"
+        for key, row in parts.items()
+    ]
+    number = " / ".join(percent(row["at_10"]) for row in parts.values())
+    chance = percent(next(iter(parts.values()))["chance_at_10"])
+    return _headline(
+        title,
+        number,
+        f"The true picture is among the ten nearest of 100 real ones for {' and for '.join(said)}. "
+        f"Guessing gives {chance}.",
+    )
+
+
+def _win_headline(study: Study) -> dict[str, str]:
+    prompts = study.prompt_sets[0]
+    title, measured = "Is it better than its baseline?", study.read(f"scores/win-rate/{prompts}.json")
+    if isinstance(measured, NotRun):
+        return _headline(title, "not run", measured.reason)
+    if not measured["valid"]:
+        return _headline(title, "not interpretable", "EmojiScore failed its own validity test, so no winner is named.")
+    said = []
+    for rival, pair in measured["rivals"].items():
+        said.append(f"against {model_name(rival)}: {with_range(pair['rate'], pair['interval'], percent)}")
+    first = next(iter(measured["rivals"].values()))
+    quoted = _paper_rate(prompts, next(iter(measured["rivals"])))
+    paper = f" The paper's printed value is {quoted}." if quoted else ""
+    words = f"Share of {first['n']} {prompts} prompts whose picture EmojiScore prefers, {'; '.join(said)}.{paper}"
+    return _headline(title, percent(first["rate"]), words)
+
+
+def _paper_rate(prompts: str, rival: str) -> str | None:
+    paper_set = COUNTERPART.get(prompts, prompts)
+    for row in published.rows("table1"):
+        if (row["prompts"], row["rival"]) == (paper_set, rival):
+            name = row["rival_printed"].removesuffix(" (ours)")
+            return f"{row['win_rate']} against its {name} (PickScore, {PAPER_SETS[paper_set]})"
+    return None
+
+
+def _distance_headline(study: Study) -> dict[str, str]:
+    prompts = study.prompt_sets[0]
+    title, score = "How far from real pictures?", study.score(SCORES["fd"], study.model, prompts)
+    if isinstance(score, NotRun):
+        return _headline(title, "not run", score.reason)
+    others = []
+    for rival in study.rivals:
+        theirs = study.score(SCORES["fd"], rival, prompts)
+        said = "not run" if isinstance(theirs, NotRun) else significant(theirs["value"])
+        others.append(f"{model_name(rival)} {said}")
+    words = f"FD-EfficientNet-Lite2 on {score['n']} {prompts} prompts: {with_range(score['value'], score['interval'])}"
+    if others:
+        words += f"; {', '.join(others)}"
+    return _headline(title, significant(score["value"]), f"{words}. Lower is better. It is not FID: the scales differ.")
+
+
+def _cost_headline(study: Study) -> dict[str, str]:
+    summary, carbon = study.read("summary.json"), study.read("carbon.json")
+    title = "What did it cost?"
+    if isinstance(summary, NotRun) or not isinstance(summary["wall_seconds"]["total"], int | float):
+        said = summary.reason if isinstance(summary, NotRun) else summary["wall_seconds"]["total"]
+        return _headline(title, "not run", said)
+    number = duration(summary["wall_seconds"]["total"])
+    words = f"Wall time of the whole chain up to the summary: {number}."
+    if not isinstance(carbon, NotRun):
+        run = carbon["run"]
+        marks = " and ".join(sorted({row["marked"] for row in run["rows"]})) or "nothing"
+        words += f" Training and sampling used {energy(run['total_kwh'])}, {mass(run['total_kg'])} CO₂ eq. ({marks})."
+    return _headline(title, number, words)
+
+
+def energy(kwh: float) -> str:
+    """Energy in Wh below 1 kWh, else in kWh."""
+    return f"{significant(kwh * 1000)} Wh" if kwh < 1 else f"{significant(kwh)} kWh"
+
+
+def mass(kg: float) -> str:
+    """Mass in g below 1 kg, else in kg."""
+    return f"{significant(kg * 1000)} g" if kg < 1 else f"{significant(kg)} kg"
+
+
+def verdicts(study: Study) -> list[Verdict]:
+    """What became of each part of the paper."""
+    found = [_win_verdict(study, prompts) for prompts in study.prompt_sets]
+    found.append(Verdict("Table 1: the other rivals", "quoted", "GANs and Stable Diffusion are not run in this study."))
+    found += [
+        _score_verdict(study, "fd", "distance to real pictures (FID)", lower=True),
+        _score_verdict(study, "is", "IS", lower=False),
+    ]
+    found.append(Verdict("Table 2: all other models", "quoted", "The paper's rows are printed as they are."))
+    found += [_carbon_verdict(study), _robustness_verdict(study), _collage_verdict(study), _speed_verdict(study)]
+    found.append(Verdict("Figure 5: human preference", "not run", "It needs people; this study asks none."))
+    found.append(Verdict("Appendix D: what Stage C holds", "not run", "Its decoder is not part of this study."))
+    return found
+
+
+def _win_verdict(study: Study, prompts: str) -> Verdict:
+    part = f"Table 1: preferred to the Baseline LDM, {prompts}"
+    measured = study.read(f"scores/win-rate/{prompts}.json")
+    if isinstance(measured, NotRun):
+        return Verdict(part, "not run", measured.reason)
+    pair = measured["rivals"].get("baseline-ldm")
+    if pair is None:
+        return Verdict(part, "not run", "the Baseline LDM is not among the models")
+    if not measured["valid"]:
+        return Verdict(part, "inconclusive", "EmojiScore failed its validity test.")
+    low, high = pair["interval"]
+    word = "reproduced" if low > 0.5 else "not reproduced" if high < 0.5 else "inconclusive"
+    return Verdict(part, word, f"Preferred in {with_range(pair['rate'], pair['interval'], percent)}; even is 50 %.")
+
+
+def _score_verdict(study: Study, key: str, name: str, *, lower: bool) -> Verdict:
+    """Whether the model under study beats the Baseline LDM with intervals that do not overlap, as in Table 2."""
+    prompts = study.prompt_sets[0]
+    part = f"Table 2: {name} {'below' if lower else 'above'} the Baseline LDM's"
+    ours, theirs = (study.score(SCORES[key], model, prompts) for model in (study.model, "baseline-ldm"))
+    for score in (ours, theirs):
+        if isinstance(score, NotRun):
+            return Verdict(part, "not run", score.reason)
+    better, worse = (ours, theirs) if lower else (theirs, ours)
+    if better["interval"][1] < worse["interval"][0]:
+        word = "reproduced"
+    elif better["interval"][0] > worse["interval"][1]:
+        word = "not reproduced"
+    else:
+        word = "inconclusive"
+    said = f"{with_range(ours['value'], ours['interval'])} against {with_range(theirs['value'], theirs['interval'])}"
+    return Verdict(part, word, f"With EfficientNet-Lite2 features: {said}.")
+
+
+def _carbon_verdict(study: Study) -> Verdict:
+    part, carbon = "Table 2: carbon", study.read("carbon.json")
+    if isinstance(carbon, NotRun):
+        return Verdict(part, "not run", carbon.reason)
+    holds = sum(row["holds"] for row in carbon["paper"])
+    return Verdict(part, "recomputed", f"{holds} of {len(carbon['paper'])} printed values follow from hours and power.")
+
+
+def _robustness_verdict(study: Study) -> Verdict:
+    """Appendix B's finding: JPEG at 70 % moves the distance more than brightness and contrast by 10 % do."""
+    part = "Table 3: mild compression moves the distance, mild colour changes do not"
+    mild = ("brightness-up", "brightness-down", "contrast-up", "contrast-down")
+    said, words = [], set()
+    for name in study.config["robustness"]["sets"]:
+        measured = study.read(f"robustness/{name}.json")
+        if isinstance(measured, NotRun):
+            return Verdict(part, "not run", measured.reason)
+        rows = measured["manipulations"]
+        if not {"jpeg-70", *mild} <= rows.keys():
+            return Verdict(part, "not run", f"robustness/{name}.json lacks JPEG 70 % or a colour change")
+        largest = max((rows[key] for key in mild), key=lambda row: row["value"])
+        jpeg = rows["jpeg-70"]
+        above = jpeg["interval"][0] > max(rows[key]["interval"][1] for key in mild)
+        below = jpeg["interval"][1] < min(rows[key]["interval"][0] for key in mild)
+        words.add("reproduced" if above else "not reproduced" if below else "inconclusive")
+        said.append(f"{name}: JPEG 70 % {significant(jpeg['value'])}, colour at most {significant(largest['value'])}")
+    word = words.pop() if len(words) == 1 else "inconclusive"
+    return Verdict(part, word, "; ".join(said) + ".")
+
+
+def _collage_verdict(study: Study) -> Verdict:
+    part = "Figure 1 and Appendix A: collages"
+    drawn = any((study.directory / "images" / study.model).glob("*/*.zip"))
+    return Verdict(part, "drawn here" if drawn else "not run", "Own pictures, unpicked." if drawn else "no pictures")
+
+
+def _speed_verdict(study: Study) -> Verdict:
+    part, said = "Figure 4: sampling time", []
+    for path in sorted((study.directory / "speed").glob("*.json")):
+        record = study.read(f"speed/{path.name}")
+        last = record["batches"][-1]
+        seconds = significant(last["seconds_per_image"])
+        said.append(f"{model_name(record['model'])} {seconds} s a picture in batches of {last['batch_size']}")
+    if not said:
+        return Verdict(part, "not run", "there is no speed/*.json")
+    return Verdict(part, "measured here", "; ".join(said) + ". The paper's rivals need a GPU.")

@@ -1,0 +1,444 @@
+"""Preference scores of images for prompts, with the formula of PickScore, and win rates between models.
+
+    score(x, y) = exp(logit_scale) * cos(E_text(x), E_image(y))        (Kirstain et al. 2023, section 4)
+
+The towers are any open_clip model's and may run in low precision. Normalisation and dot product are in float32: scores
+near 20 are 1/64 apart in float16 and 1/8 in bfloat16, which alone makes ties. A text is embedded once per prompt and
+an image once per image; win rates come from the stored scores.
+
+    python -m evaluation.preference score --scorer DIR --prompts-file JSONL --images ZIP ... --csv CSV --json JSON
+    python -m evaluation.preference validity --scorer DIR --data DIR --seed N --out JSON
+    python -m evaluation.preference win-rate --model ID --scores CSV --rivals NAME=CSV ... --validity JSON --out JSON
+"""
+
+import argparse
+import csv
+import io
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evaluation.features import count_images, library_versions, progress_bar
+from evaluation.images import images_sha256, iter_images
+from evaluation.intervals import paired_bootstrap, wilson
+from evaluation.prompts import read_prompts
+from wuerstchen.files import read_json, read_jsonl, write_json, write_text
+from wuerstchen.seeds import derive
+
+if TYPE_CHECKING:
+    import torch
+
+METRIC = "emoji-score"
+PROTOCOL = "exp(logit_scale) x cosine of text and image embedding, normalised and multiplied in float32"
+THRESHOLDS = {"random": 0.85, "subgroup": 0.65}
+NEGATIVES = 20
+BOOTSTRAP = "percentile bootstrap over prompts, 2000 draws"
+
+
+@dataclass(frozen=True)
+class PreferenceModel:
+    """An open_clip model with what goes before its towers."""
+
+    name: str
+    sha256: str
+    """Digest of everything that decides its scores."""
+    model: "torch.nn.Module"
+    """Has encode_image, encode_text and logit_scale, as open_clip's CLIP and CustomTextCLIP have."""
+    preprocess: "Callable[[np.ndarray], torch.Tensor]"
+    """uint8 RGB (height, width, 3) -> float (3, h, w)."""
+    tokenize: "Callable[[list[str]], torch.Tensor]"
+    """n texts -> integers (n, length), cut at `context_length`."""
+    count_tokens: Callable[[str], int]
+    """Tokens of a text before any cut, start and end marks included."""
+    context_length: int
+    preprocessing: str
+
+    @property
+    def scale(self) -> float:
+        """exp(logit_scale)."""
+        return float(self.model.logit_scale.detach().float().exp())
+
+    def truncated(self, texts: Iterable[str]) -> int:
+        """How many texts are longer than the text tower reads."""
+        return sum(self.count_tokens(text) > self.context_length for text in texts)
+
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 32) -> dict[str, np.ndarray]:
+        """Unit float32 vectors (d,) by text; a repeated text is embedded once. Texts of like length run together."""
+        import torch
+
+        unique = sorted(set(texts), key=lambda text: (self.count_tokens(text), text))
+        weight = next(self.model.parameters())
+        vectors: dict[str, np.ndarray] = {}
+        bar = progress_bar(len(unique), "text", "embed texts")
+        with torch.inference_mode(), bar:
+            for start in range(0, len(unique), batch_size):
+                part = unique[start : start + batch_size]
+                features = self.model.encode_text(self.tokenize(part).to(weight.device))
+                vectors.update(zip(part, unit(features), strict=True))
+                bar.update(len(part))
+        return vectors
+
+    def embed_images(
+        self, images: Iterable[tuple[str, np.ndarray]], total: int | None = None, batch_size: int = 8
+    ) -> dict[str, np.ndarray]:
+        """Unit float32 vectors (d,) by id, of (id, uint8 RGB (height, width, 3)) pairs."""
+        import torch
+
+        weight = next(self.model.parameters())
+        images, vectors = iter(images), {}
+        bar = progress_bar(total, "image", "embed images")
+        with torch.inference_mode(), bar:
+            while part := list(islice(images, batch_size)):
+                pixels = torch.stack([self.preprocess(image) for _, image in part])
+                features = self.model.encode_image(pixels.to(weight.device, weight.dtype))
+                vectors.update(zip((name for name, _ in part), unit(features), strict=True))
+                bar.update(len(part))
+        return vectors
+
+
+def unit(features: "torch.Tensor") -> np.ndarray:
+    """Features (n, d) of any precision, as float32 rows of length 1."""
+    import torch
+
+    return torch.nn.functional.normalize(features.detach().float(), dim=-1).cpu().numpy()
+
+
+def score_pairs(
+    texts: Mapping[str, np.ndarray], images: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], scale: float
+) -> np.ndarray:
+    """Scores, float32 (n,), of (text, image id) pairs from unit vectors."""
+    return np.array([np.float32(scale) * np.dot(texts[text], images[image]) for text, image in pairs], dtype=np.float32)
+
+
+def convert_hf_clip_state_dict(state_dict: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+    """A CLIPModel of transformers (PickScore's file, say) under the names of open_clip's CLIP.
+
+    Queries, keys and values are joined and the two projections transposed. Raises ValueError for a tensor that no CLIP
+    has. The open_clip model must be built with the same activation (PickScore: `quick_gelu=False`).
+    """
+    import torch
+
+    plain = {
+        "logit_scale": "logit_scale",
+        "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+        "text_model.embeddings.position_embedding.weight": "positional_embedding",
+        "vision_model.embeddings.class_embedding": "visual.class_embedding",
+        "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+        "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+    }
+    norms = {
+        "text_model.final_layer_norm": "ln_final",
+        "vision_model.pre_layrnorm": "visual.ln_pre",
+        "vision_model.post_layernorm": "visual.ln_post",
+    }
+    parts = {
+        "layer_norm1": "ln_1",
+        "layer_norm2": "ln_2",
+        "self_attn.out_proj": "attn.out_proj",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+    }
+    towers = {"text_model": "transformer", "vision_model": "visual.transformer"}
+    layer = re.compile(r"(text_model|vision_model)\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
+    converted: dict[str, torch.Tensor] = {}
+    joined: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+    for name, tensor in state_dict.items():
+        stem, _, kind = name.rpartition(".")
+        if name.endswith("position_ids"):
+            continue
+        if name in plain:
+            converted[plain[name]] = tensor
+        elif name == "text_projection.weight":
+            converted["text_projection"] = tensor.T.contiguous()
+        elif name == "visual_projection.weight":
+            converted["visual.proj"] = tensor.T.contiguous()
+        elif stem in norms:
+            converted[f"{norms[stem]}.{kind}"] = tensor
+        elif match := layer.fullmatch(name):
+            tower, number, part, kind = match.groups()
+            block = f"{towers[tower]}.resblocks.{number}"
+            if part in parts:
+                converted[f"{block}.{parts[part]}.{kind}"] = tensor
+            elif part in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
+                joined[f"{block}.attn.in_proj_{kind}"][part] = tensor
+            else:
+                raise ValueError(f"tensor {name} is none of a CLIPModel's")
+        else:
+            raise ValueError(f"tensor {name} is none of a CLIPModel's")
+    for name, tensors in joined.items():
+        converted[name] = torch.cat([tensors[f"self_attn.{part}_proj"] for part in "qkv"])
+    return converted
+
+
+def score_images(
+    scorer: PreferenceModel, prompts: Sequence[dict], shards: Sequence[Path]
+) -> tuple[list[str], np.ndarray]:
+    """Prompt ids and their images' scores, float32 (n,), in the order of the prompts.
+
+    Raises ValueError where the shards do not hold exactly one image for each prompt.
+    """
+    wanted = {row["id"]: row["prompt"] for row in prompts}
+    images = scorer.embed_images(iter_images(shards), count_images(shards))
+    require_same_ids(images, wanted, ", ".join(map(str, shards)), "the prompts")
+    texts = scorer.embed_texts(list(wanted.values()))
+    ids = list(wanted)
+    return ids, score_pairs(texts, images, [(wanted[name], name) for name in ids], scorer.scale)
+
+
+def require_same_ids(found: Iterable[str], expected: Iterable[str], where: str, of: str) -> None:
+    """Raise ValueError naming an id, unless `found` (in `where`) are exactly the ids of `of`."""
+    found, expected = set(found), set(expected)
+    if missing := sorted(expected - found):
+        raise ValueError(f"{where}: {len(missing)} ids of {of} are missing, such as {missing[0]}")
+    if extra := sorted(found - expected):
+        raise ValueError(f"{where}: {len(extra)} ids are not among {of}, such as {extra[0]}")
+
+
+def score_record(
+    scorer: PreferenceModel, scores: np.ndarray, texts: Sequence[str], model: str, prompts: str, images: str, seed: int
+) -> dict[str, Any]:
+    """The JSON of a mean score; `images` is the digest of the image list."""
+    return {
+        "schema": 1,
+        "metric": METRIC,
+        "protocol": PROTOCOL,
+        "model": model,
+        "prompts": prompts,
+        "value": float(scores.mean(dtype=np.float64)),
+        "interval": list(paired_bootstrap(scores, seed)),
+        "interval_method": BOOTSTRAP,
+        "n": len(scores),
+        "seed": seed,
+        "images_sha256": images,
+        "reference_sha256": None,
+        "extractor": {"name": scorer.name, "sha256": scorer.sha256},
+        "preprocessing": scorer.preprocessing,
+        "context_length": scorer.context_length,
+        "truncated_prompts": scorer.truncated(texts),
+        "versions": library_versions("torch", "open_clip_torch", "timm", "transformers", "numpy"),
+    }
+
+
+def write_scores(path: Path, ids: Sequence[str], scores: np.ndarray) -> None:
+    """CSV with the columns id, score: float32 in its shortest exact form."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "score"])
+    writer.writerows([name, str(np.float32(score))] for name, score in zip(ids, scores, strict=True))
+    write_text(path, text.getvalue())
+
+
+def read_scores(path: Path) -> dict[str, np.float32]:
+    """Scores by prompt id. Raises ValueError naming file and line for a broken, repeated or non-finite row."""
+    scores: dict[str, np.float32] = {}
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        if rows.fieldnames != ["id", "score"]:
+            raise ValueError(f"{path}: columns are {rows.fieldnames}, expected id,score")
+        for number, row in enumerate(rows, 2):
+            try:
+                score = np.float32(row["score"])
+            except (TypeError, ValueError):
+                raise ValueError(f"{path}, line {number}: score {row['score']!r} is no number") from None
+            if not np.isfinite(score):
+                raise ValueError(f"{path}, line {number}: score {row['score']!r} is not finite")
+            if row["id"] in scores:
+                raise ValueError(f"{path}, line {number}: id {row['id']!r} is repeated")
+            scores[row["id"]] = score
+    if not scores:
+        raise ValueError(f"{path}: no scores")
+    return scores
+
+
+def win_rate(ours: Mapping[str, np.float32], theirs: Mapping[str, np.float32], seed: int, rival: str) -> dict[str, Any]:
+    """How often our image has the higher score, over prompts that both models answered.
+
+    A win is strictly higher in float32; equal scores are ties (PickScore's evaluation at t = 0). `rate` is wins / n,
+    the paper's "percentage of images where PickScore preferred" ours, so that ties count against us; `half_tie_rate`
+    gives half of each tie to both. Raises ValueError where the two have different prompt ids.
+    """
+    require_same_ids(theirs, ours, f"scores of {rival}", "the model's scores")
+    ids = list(ours)
+    difference = np.array([ours[name] - theirs[name] for name in ids], np.float32)
+    wins, ties, n = int((difference > 0).sum()), int((difference == 0).sum()), len(ids)
+    draws = derive(seed, "win-rate", rival)
+    return {
+        "wins": wins,
+        "losses": n - wins - ties,
+        "ties": ties,
+        "n": n,
+        "rate": wins / n,
+        "half_tie_rate": (wins + ties / 2) / n,
+        "interval": list(wilson(wins, n)),
+        "interval_method": "wilson",
+        "bootstrap": list(paired_bootstrap(difference > 0, draws)),
+        "mean_difference": float(difference.mean(dtype=np.float64)),
+        "mean_difference_interval": list(paired_bootstrap(difference, draws)),
+    }
+
+
+def draw_negatives(index: Sequence[dict], seed: int, count: int = NEGATIVES) -> dict[str, dict[str, list[str]]]:
+    """For each held-out picture, captions that are not its own: {"random" | "subgroup": {picture id: captions}}.
+
+    Held-out pictures are those of the test split outside the special groups. A negative is a caption of the same
+    artist, of another base thing, outside the special groups, and for "subgroup" of the same subgroup; at most `count`
+    are drawn for each picture without replacement, by a generator that depends on seed and picture id alone. A picture
+    without any is left out.
+    """
+    captions: dict[str, list[dict]] = defaultdict(list)
+    for row in sorted(index, key=lambda row: row["id"]):
+        if not row["special"]:
+            captions[row["artist"]].append(row)
+    drawn: dict[str, dict[str, list[str]]] = {"random": {}, "subgroup": {}}
+    for row in index:
+        if row["split"] != "test" or row["special"]:
+            continue
+        others = [r for r in captions[row["artist"]] if r["thing"] != row["thing"] and r["caption"] != row["caption"]]
+        for kind, pool in (
+            ("random", others),
+            ("subgroup", [r for r in others if row["subgroup"] and r["subgroup"] == row["subgroup"]]),
+        ):
+            unique = sorted({r["caption"] for r in pool})
+            if unique:
+                random = np.random.default_rng(derive(seed, "validity", kind, row["id"]))
+                drawn[kind][row["id"]] = [unique[i] for i in random.permutation(len(unique))[:count]]
+    return drawn
+
+
+def validity(
+    index: Sequence[dict],
+    negatives: Mapping[str, Mapping[str, Sequence[str]]],
+    texts: Mapping[str, np.ndarray],
+    images: Mapping[str, np.ndarray],
+    seed: int,
+) -> dict[str, Any]:
+    """How often a picture's true caption has the higher score than another, at random and within its subgroup.
+
+    `texts` and `images` are unit vectors by caption and by picture id (the logit scale decides no comparison). Each
+    picture counts once, with its share of beaten negatives; a tie is not beaten. Intervals: bootstrap over pictures.
+    `valid` needs both thresholds at every artist of the index; an artist without held-out pictures fails.
+    """
+    rows = {row["id"]: row for row in index}
+    artists = sorted({row["artist"] for row in index})
+    result: dict[str, Any] = {"schema": 1, "metric": METRIC}
+    valid = True
+    for kind, threshold in THRESHOLDS.items():
+        shares: dict[str, list[float]] = {artist: [] for artist in artists}
+        for name, captions in negatives[kind].items():
+            true = np.dot(texts[rows[name]["caption"]], images[name])
+            beaten = [bool(true > np.dot(texts[caption], images[name])) for caption in captions]
+            shares[rows[name]["artist"]].append(float(np.mean(beaten)))
+        by_artist = {artist: _share(shares[artist], derive(seed, kind, artist)) for artist in artists}
+        result[kind] = _share([share for artist in artists for share in shares[artist]], derive(seed, kind))
+        result[kind]["by_artist"] = by_artist
+        valid &= all(entry["rate"] is not None and entry["rate"] >= threshold for entry in by_artist.values())
+    return result | {
+        "thresholds": THRESHOLDS,
+        "valid": valid,
+        "negatives_per_picture": NEGATIVES,
+        "interval_method": "percentile bootstrap over pictures, 2000 draws",
+        "seed": seed,
+    }
+
+
+def _share(values: list[float], seed: int) -> dict[str, Any]:
+    if not values:
+        return {"rate": None, "interval": None, "n": 0}
+    return {"rate": float(np.mean(values)), "interval": list(paired_bootstrap(values, seed)), "n": len(values)}
+
+
+def run_score(options: argparse.Namespace) -> None:
+    from evaluation.scorer import load
+
+    prompts = read_prompts(options.prompts_file)
+    scorer = load(options.scorer)
+    ids, scores = score_images(scorer, prompts, options.images)
+    texts = [row["prompt"] for row in prompts]
+    digest = images_sha256(options.images)
+    record = score_record(scorer, scores, texts, options.model, options.prompts, digest, options.seed)
+    write_scores(options.csv, ids, scores)
+    write_json(options.json, record)
+
+
+def run_validity(options: argparse.Namespace) -> None:
+    from evaluation.scorer import load
+
+    index = read_jsonl(options.data / "index.jsonl")
+    negatives = draw_negatives(index, options.seed)
+    held_out = {row["id"]: row["caption"] for row in index if row["split"] == "test" and not row["special"]}
+    scorer = load(options.scorer)
+    pictures = (item for item in iter_images([options.data / "pictures.zip"]) if item[0] in held_out)
+    images = scorer.embed_images(pictures, len(held_out))
+    drawn = [caption for kind in negatives.values() for captions in kind.values() for caption in captions]
+    texts = scorer.embed_texts([*held_out.values(), *drawn])
+    result = validity(index, negatives, texts, images, options.seed)
+    write_json(options.out, result | {"extractor": {"name": scorer.name, "sha256": scorer.sha256}})
+
+
+def run_win_rate(options: argparse.Namespace) -> None:
+    ours = read_scores(options.scores)
+    rivals = {}
+    for argument in options.rivals:
+        name, equals, path = argument.partition("=")
+        if not (name and equals and path) or name in rivals:
+            raise ValueError(f"--rivals: {argument!r}, but each is NAME=CSV with its own name")
+        rivals[name] = win_rate(ours, read_scores(Path(path)), options.seed, name)
+    record = {
+        "schema": 1,
+        "metric": METRIC,
+        "model": options.model,
+        "prompts": options.prompts,
+        "rivals": rivals,
+        "valid": bool(read_json(options.validity)["valid"]),
+        "seed": options.seed,
+    }
+    write_json(options.out, record)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m evaluation.preference", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="score | validity | win-rate")
+
+    score = commands.add_parser("score", help="score each image for its prompt")
+    score.add_argument("--scorer", required=True, type=Path, metavar="DIR")
+    score.add_argument("--prompts-file", required=True, type=Path, metavar="JSONL")
+    score.add_argument("--images", required=True, nargs="+", type=Path, metavar="ZIP")
+    score.add_argument("--model", required=True)
+    score.add_argument("--prompts", required=True)
+    score.add_argument("--seed", type=int, default=0, help="of the interval's bootstrap")
+    score.add_argument("--csv", required=True, type=Path)
+    score.add_argument("--json", required=True, type=Path)
+    score.set_defaults(run=run_score)
+
+    valid = commands.add_parser("validity", help="does the scorer know a held-out picture's own caption?")
+    valid.add_argument("--scorer", required=True, type=Path, metavar="DIR")
+    valid.add_argument("--data", required=True, type=Path, metavar="DIR")
+    valid.add_argument("--seed", required=True, type=int)
+    valid.add_argument("--out", required=True, type=Path, metavar="JSON")
+    valid.set_defaults(run=run_validity)
+
+    rate = commands.add_parser("win-rate", help="pairwise win rates from stored scores")
+    rate.add_argument("--model", required=True)
+    rate.add_argument("--scores", required=True, type=Path, metavar="CSV")
+    rate.add_argument("--rivals", required=True, nargs="+", metavar="NAME=CSV")
+    rate.add_argument("--prompts", required=True)
+    rate.add_argument("--validity", required=True, type=Path, metavar="JSON")
+    rate.add_argument("--seed", required=True, type=int)
+    rate.add_argument("--out", required=True, type=Path, metavar="JSON")
+    rate.set_defaults(run=run_win_rate)
+
+    options = parser.parse_args(argv)
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

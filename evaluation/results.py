@@ -1,0 +1,179 @@
+"""What a study has measured so far: its files under results/{study}, read for the tables, figures, summary and report.
+
+Nothing here measures or computes. What is absent is `NotRun` with the reason, so that no reader mistakes it for zero.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from wuerstchen.files import read_json, read_jsonl
+from wuerstchen.seeds import derive
+from wuerstchen.shards import read_shard
+
+# Every model decodes with Stage A, so its training is counted in each.
+STAGES = {
+    "wuerstchen": ("a", "b", "c"),
+    "baseline-ldm": ("a", "baseline-ldm"),
+    "baseline-ldm-bc": ("a", "baseline-ldm-bc"),
+}
+MODEL_NAMES = {
+    "wuerstchen": "Würstchen",
+    "baseline-ldm": "Baseline LDM (compute of C)",
+    "baseline-ldm-bc": "Baseline LDM (compute of B + C)",
+    "real": "Real pictures",
+    "ceiling-stage-a": "Real, through Stage A",
+    "ceiling-compressor": "Real, through compressor + B + A",
+    "ceiling-other-artist": "Real, by the other artist",
+}
+CEILINGS = ("ceiling-stage-a", "ceiling-compressor", "ceiling-other-artist")
+# Prompt sets of which the pictures of these challenges are shown apart.
+SHOWN = {"names": ("seen", "held-out")}
+SCORES = {
+    "fd": "fd-efficientnet-lite2",
+    "kid": "kid-efficientnet-lite2",
+    "is": "is-efficientnet-lite2",
+    "preference": "emoji-score",
+}
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A measurement that was not made, and why. Prints as `not run: reason`."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"not run: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """The folder results/{study} together with the config it was run from."""
+
+    directory: Path
+    config: dict
+
+    @classmethod
+    def open(cls, directory: str | Path, config: str | Path) -> "Study":
+        """Read the config (YAML). Raises ValueError when the folder or a needed key of the config is missing."""
+        directory, config = Path(directory), Path(config)
+        if not directory.is_dir():
+            raise ValueError(f"--study-dir {directory}: no such folder")
+        if not config.is_file():
+            raise ValueError(f"--config {config}: no such file")
+        values = yaml.safe_load(config.read_text(encoding="utf-8"))
+        needed = ("study", "seed", "data", "models", "prompts", "sampling", "robustness")
+        absent = [key for key in needed if not isinstance(values, dict) or key not in values]
+        if absent:
+            raise ValueError(f"{config}: no key {', '.join(absent)}; a study's config needs {', '.join(needed)}")
+        return cls(directory, values)
+
+    @property
+    def model(self) -> str:
+        """The model under study: the first of the config's models."""
+        return self.config["models"][0]
+
+    @property
+    def models(self) -> list[str]:
+        return list(self.config["models"])
+
+    @property
+    def rivals(self) -> list[str]:
+        return self.models[1:]
+
+    @property
+    def ceilings(self) -> list[str]:
+        """What the best possible model could reach. A folder of pictures has no second artist."""
+        two_artists = self.config["data"]["source"] == "emoji"
+        return [model for model in CEILINGS if two_artists or model != "ceiling-other-artist"]
+
+    @property
+    def prompt_sets(self) -> list[str]:
+        return list(self.config["prompts"])
+
+    @property
+    def stages(self) -> list[str]:
+        """Every stage that the models of this study train, in order, each once."""
+        return list(dict.fromkeys(stage for model in self.models for stage in STAGES.get(model, ())))
+
+    def read(self, name: str) -> Any | NotRun:
+        """One JSON file, or NotRun when there is none. Raises ValueError when the file is not JSON."""
+        path = self.directory / name
+        if not path.is_file():
+            return NotRun(f"there is no {name}")
+        try:
+            return read_json(path)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: not JSON ({error})") from None
+
+    def score(self, metric: str, model: str, prompts: str) -> dict | NotRun:
+        return self.read(f"scores/{metric}/{model}/{prompts}.json")
+
+    def history(self, stage: str) -> dict[str, list[float]] | NotRun:
+        """Columns of train/{stage}/history.csv as floats; an empty cell is NaN."""
+        name = f"train/{stage}/history.csv"
+        path = self.directory / name
+        if not path.is_file():
+            return NotRun(f"there is no {name}")
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        if not rows:
+            return NotRun(f"{name} has no rows")
+        try:
+            return {key: [float(row[key]) if row[key] else float("nan") for row in rows] for key in rows[0]}
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: every cell should be a number or empty ({error})") from None
+
+    def prompt_rows(self, prompts: str) -> list[dict]:
+        """The rows of prompts/{prompts}.jsonl; none when the file is absent."""
+        path = self.directory / "prompts" / f"{prompts}.jsonl"
+        return read_jsonl(path) if path.is_file() else []
+
+    def unpicked(self, prompts: str, count: int, challenges: Iterable[str] | None = None) -> list[dict]:
+        """`count` prompts whose choice nobody made: the smallest hashes of (study seed, prompt id) come first."""
+        rows = self.prompt_rows(prompts)
+        if challenges is not None:
+            wanted = set(challenges)
+            rows = [row for row in rows if row["challenge"] in wanted]
+        return sorted(rows, key=lambda row: derive(self.config["seed"], "shown", row["id"]))[:count]
+
+    def shown(self, prompts: str, count: int) -> list[tuple[str | None, list[dict]]]:
+        """About `count` unpicked prompts of a set as (challenge, rows); by challenge only where SHOWN says so."""
+        challenges = SHOWN.get(prompts)
+        if challenges is None:
+            return [(None, self.unpicked(prompts, count))]
+        return [(name, self.unpicked(prompts, count // len(challenges), [name])) for name in challenges]
+
+    @cached_property
+    def _shards(self) -> dict[tuple[str, str], dict[str, bytes]]:
+        return {}
+
+    def picture(self, model: str, prompts: str, prompt_id: str) -> bytes | None:
+        """PNG bytes of one image of images/{model}/{prompts}/*.zip, or None where there is no such image.
+
+        Raises ValueError naming the file when a shard is not whole.
+        """
+        if (model, prompts) not in self._shards:
+            pictures = self._shards[model, prompts] = {}
+            for path in sorted((self.directory / "images" / model / prompts).glob("[0-9]*.zip")):
+                pictures |= read_shard(path)[1]
+        return self._shards[model, prompts].get(prompt_id)
+
+
+def decode(png: bytes) -> Image.Image:
+    """PNG bytes to an RGB picture."""
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
+def model_name(model: str) -> str:
+    """The name to print for a model id; an id without one is its own name."""
+    return MODEL_NAMES.get(model, model)

@@ -1,0 +1,164 @@
+"""summary.json: every headline number of a study in one small file, for scripts, checks and the report.
+
+python -m evaluation.summary --study-dir results/emoji --config config/emoji.yaml --out results/emoji/summary.json
+"""
+
+import argparse
+import csv
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.results import SCORES, NotRun, Study
+from wuerstchen.files import write_json
+
+
+def summarise(study: Study) -> dict[str, Any]:
+    """The contract of the summary. What was not measured is the text `not run: reason` in its place.
+
+    recall[model | "ceilings"][...], win_rates[prompts][rival], scores[prompts][model][metric], robustness[set]
+    [manipulation], carbon, wall_seconds, seeds, versions, split_sha256.
+    """
+    split = study.read("data/split.json")
+    scores = _scores(study)
+    return {
+        "schema": 1,
+        "study": study.config["study"],
+        "model": study.model,
+        "recall": _recall(study),
+        "win_rates": {prompts: _win_rates(study, prompts) for prompts in study.prompt_sets},
+        "validity": _said(study.read("scores/emoji-score/validity.json")),
+        "scores": {
+            prompts: {
+                model: {metric: _score(score) for metric, score in by_metric.items()}
+                for model, by_metric in by_model.items()
+            }
+            for prompts, by_model in scores.items()
+        },
+        "robustness": {name: _robustness(study, name) for name in study.config["robustness"]["sets"]},
+        "carbon": _said(study.read("carbon.json")),
+        "wall_seconds": wall_seconds(study.directory / "benchmarks"),
+        "seeds": {"study": study.config["seed"], "scores": _score_seeds(scores)},
+        "versions": _versions(study, scores),
+        "split_sha256": str(split) if isinstance(split, NotRun) else split["sha256"],
+    }
+
+
+def wall_seconds(benchmarks: Path) -> dict[str, Any]:
+    """{"total", "rules": {rule: seconds}} from Snakemake's benchmark files benchmarks/{rule}/*.tsv.
+
+    A rule's seconds are the sum over its jobs. The total is the time during which at least one job ran: the union of
+    the intervals [end - seconds, end], a job's end being its file's time of change. So jobs side by side count once,
+    and the pause between an interrupted run and its continuation does not count.
+    """
+    rules: dict[str, float] = {}
+    intervals = []
+    for path in sorted(benchmarks.rglob("*.tsv")):
+        parts = path.relative_to(benchmarks).parts
+        rule = parts[0] if len(parts) > 1 else path.stem
+        with open(path, encoding="utf-8", newline="") as file:
+            seconds = sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
+        end = path.stat().st_mtime
+        intervals.append((end - seconds, end))
+        rules[rule] = rules.get(rule, 0.0) + seconds
+    if not intervals:
+        return {"total": str(NotRun("there are no benchmark files")), "rules": {}}
+    return {"total": round(covered(intervals), 3), "rules": {rule: round(rules[rule], 3) for rule in sorted(rules)}}
+
+
+def covered(intervals: Sequence[tuple[float, float]]) -> float:
+    """Length of the union of intervals.
+
+    >>> covered([(0, 2), (1, 3), (10, 11)])
+    4.0
+    """
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _said(value: Any) -> Any:
+    return str(value) if isinstance(value, NotRun) else value
+
+
+def _recall(study: Study) -> dict[str, Any]:
+    prompts = study.prompt_sets[0]
+
+    def one(model: str) -> Any:
+        score = study.score("recall", model, prompts)
+        return str(score) if isinstance(score, NotRun) else score["recall"]
+
+    ceilings = {model.removeprefix("ceiling-"): one(model) for model in study.ceilings}
+    return {model: one(model) for model in study.models} | {"ceilings": ceilings}
+
+
+def _win_rates(study: Study, prompts: str) -> dict[str, Any]:
+    measured = study.read(f"scores/win-rate/{prompts}.json")
+    if isinstance(measured, NotRun):
+        return dict.fromkeys(study.rivals, str(measured))
+    return {rival: pair | {"valid": measured["valid"]} for rival, pair in measured["rivals"].items()}
+
+
+def _scores(study: Study) -> dict[str, dict[str, dict[str, dict | NotRun]]]:
+    """Every score file of FD, KID, IS and preference by prompt set, model and metric; real and ceilings if scored."""
+    scores: dict[str, dict[str, dict[str, dict | NotRun]]] = {}
+    for prompts in study.prompt_sets:
+        scores[prompts] = {}
+        for model in (*study.models, "real", *study.ceilings):
+            found = {metric: study.score(metric, model, prompts) for metric in SCORES.values()}
+            if model in study.models or not all(isinstance(score, NotRun) for score in found.values()):
+                scores[prompts][model] = found
+    return scores
+
+
+def _score(score: dict | NotRun) -> Any:
+    if isinstance(score, NotRun):
+        return str(score)
+    return {key: score[key] for key in ("value", "interval", "interval_method", "n")}
+
+
+def _robustness(study: Study, name: str) -> Any:
+    measured = study.read(f"robustness/{name}.json")
+    return str(measured) if isinstance(measured, NotRun) else measured["manipulations"]
+
+
+def _flat(scores: dict) -> list[dict]:
+    found = (score for models in scores.values() for metrics in models.values() for score in metrics.values())
+    return [score for score in found if not isinstance(score, NotRun)]
+
+
+def _score_seeds(scores: dict) -> list[int]:
+    return sorted({score["seed"] for score in _flat(scores) if score["seed"] is not None})
+
+
+def _versions(study: Study, scores: dict) -> dict[str, str]:
+    """Library versions as the score files recorded them; where files disagree, all of them."""
+    records = [score["versions"] for score in _flat(scores)]
+    for name in study.config["robustness"]["sets"]:
+        measured = study.read(f"robustness/{name}.json")
+        if not isinstance(measured, NotRun):
+            records.append(measured["versions"])
+    seen: dict[str, set[str]] = {"python": {platform.python_version()}}
+    for record in records:
+        for library, version in record.items():
+            seen.setdefault(library, set()).add(str(version))
+    return {library: ", ".join(sorted(versions)) for library, versions in sorted(seen.items())}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Every headline number of a study in one JSON file.")
+    parser.add_argument("--study-dir", type=Path, required=True)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(argv)
+    try:
+        write_json(options.out, summarise(Study.open(options.study_dir, options.config)))
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,310 @@
+"""The workflow as users meet it: its plan, its style, its refusals, and whole studies in a copy of the tree."""
+
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_pictures
+import yaml
+from trees import ROOT, call, copy_tree, edit_config
+
+from workflow import rulegraph
+from workflow.code import sources
+from workflow.done import chapters
+from wuerstchen.presets import presets
+
+JOBS = {
+    "settings": 1,
+    "check": 1,
+    "data": 1,
+    "robustness_pictures": 2,
+    "prompts": 3,
+    "tokens": 1,
+    "trunk": 1,
+    "train_a": 1,
+    "latents_a": 1,
+    "train_b": 1,
+    "latents_compressor": 1,
+    "train_c": 1,
+    "train_baseline": 1,
+    "train_baseline_bc": 1,
+    "sample": 9,  # 3 models x 3 sets of one shard
+    "real_pictures": 5,  # names of `real` and three ceilings, descriptions of `real`
+    "features": 14,  # 3 models x 3 sets, `real` x 2, 3 ceilings
+    "gallery": 1,
+    "scores": 9,
+    "scores_without_reference": 3,
+    "recall": 6,
+    "scorer": 1,
+    "validity": 1,
+    "preference": 9,
+    "win_rates": 3,
+    "robustness_scores": 2,
+    "sampling_time": 2,
+    "carbon_account": 1,
+    "table": 3,
+    "figure": 5,
+    "summary": 1,
+    "report": 1,
+    "all": 1,
+}
+
+
+def planned(text: str) -> dict[str, int]:
+    """Jobs by rule, as a dry-run counts them."""
+    table = text.split("Job stats:")[1].split("total")[0]
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+
+
+def dry_run(tree: Path, *arguments: str) -> dict[str, int]:
+    """What snakemake would do in a tree."""
+    run = call("snakemake", "--dry-run", "--cores", "2", *arguments, cwd=tree)
+    assert run.returncode == 0, run.stdout
+    return {} if "Nothing to be done" in run.stdout else planned(run.stdout)
+
+
+def test_plan_of_the_emoji_study(tree: Path) -> None:
+    assert dry_run(tree) == JOBS
+
+
+def test_parts_have_names(tree: Path) -> None:
+    parts = {"tables", "figures", "robustness", "carbon", "speed"}
+    listed = call("snakemake", "--list-target-rules", cwd=tree).stdout
+    assert parts < set(listed.split())
+    assert set(dry_run(tree, "robustness")) == {
+        *("settings", "check", "data", "robustness_pictures", "robustness_scores", "robustness"),
+    }
+
+
+def test_style() -> None:
+    for command in (["snakefmt", "--check", "Snakefile", "workflow"], ["snakemake", "--lint"]):
+        run = subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], cwd=ROOT, capture_output=True)
+        assert run.returncode == 0, run.stdout.decode() + run.stderr.decode()
+
+
+def rule_texts() -> dict[str, str]:
+    """The text of each rule that does something."""
+    texts = {}
+    for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
+        for text in re.split(r"^(?=(?:use )?rule )", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+            name, derived = re.match(r"(?:use )?rule (\w+)(?: as (\w+))?", text).groups()
+            texts[derived or name] = text
+    return texts
+
+
+def test_every_rule_says_what_it_did_and_how_long_it_took() -> None:
+    texts = rule_texts()
+    assert set(texts) == set(JOBS) - {"all"} == set(chapters())
+    for rule, text in texts.items():
+        # The folder is the rule's name, since summary.json and workflow/done.py count time by it.
+        assert f'"results/{{study}}/benchmarks/{rule}/' in text, rule
+        assert '"results/{study}/logs/' in text, rule
+        if not text.startswith("use rule"):
+            assert 'conda:\n        "../../environment.yml"' in text, rule
+
+
+def test_a_changed_comment_never_costs_a_training() -> None:
+    for rule, text in rule_texts().items():
+        costly = rule.startswith(("train_", "latents_", "trunk", "tokens", "sample", "scorer", "real_pictures"))
+        assert ("code(" in text) == (rule in {"features", "gallery"} or chapters()[rule] in CHEAP and not costly), rule
+
+
+CHEAP = {"score", "robustness", "carbon", "report"}
+
+
+def test_sources_follow_imports(tmp_path: Path) -> None:
+    package = tmp_path / "evaluation"
+    package.mkdir()
+    for name, text in {
+        "__init__": "",
+        "report": "import json\nfrom evaluation import tables\n",
+        "tables": "def main():\n    from evaluation.intervals import wilson\n",
+        "intervals": "import evaluation.report\n",
+        "figures": "",
+    }.items():
+        (package / f"{name}.py").write_text(text)
+    found = sources("evaluation.report", tmp_path)
+    assert found == [f"evaluation/{name}.py" for name in ("__init__", "intervals", "report", "tables")]
+
+
+def test_picture_of_the_rules_is_todays(tree: Path, tmp_path: Path) -> None:
+    graph = rulegraph.rulegraph(tree)
+    advice = "the rules have changed: run `make rulegraph`"
+    assert rulegraph.as_text(graph) == (ROOT / "docs" / "rulegraph.txt").read_text(encoding="utf-8"), advice
+    rulegraph.draw(graph, tmp_path / "rulegraph.svg")
+    assert (tmp_path / "rulegraph.svg").read_bytes() == (ROOT / "docs" / "rulegraph.svg").read_bytes(), advice
+
+
+def test_presets_of_the_schema_can_be_trained() -> None:
+    schema = yaml.safe_load((ROOT / "config" / "schema.yaml").read_text(encoding="utf-8"))
+    trainable = {name for name, preset in presets().items() if preset.recipes}
+    assert set(schema["properties"]["preset"]["enum"]) == trainable
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"shard_sise": 3}, ["shard_sise", "unknown key", "Did you mean shard_size?"]),
+        (
+            {"robustness": {"sets": ["openmoji"], "count": 9, "manipulations": ["jpeg-90", "jpeg-91"]}},
+            ["robustness.manipulations[1]", '"jpeg-91"', "Allowed: jpeg-95,"],
+        ),
+        ({"seed": "zero"}, ["seed", '"zero"', "a whole number"]),
+    ],
+)
+def test_bad_config_stops_at_parse(tree: Path, changes: dict, said: list[str]) -> None:
+    edit_config(tree / "config" / "emoji.yaml", **changes)
+    run = call("snakemake", "--dry-run", cwd=tree)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stdout and "Job stats" not in run.stdout
+    for words in said:
+        assert words in run.stdout
+
+
+def test_default_config_is_not_merged_into_a_named_study(tree: Path) -> None:
+    (tree / "mine.yaml").write_text("study: mine\npreset: tiny\n")
+    run = call("snakemake", "--dry-run", "--configfile", "mine.yaml", cwd=tree)
+    assert run.returncode == 1
+    assert "prompts: missing" in run.stdout
+
+
+def test_missing_data_stop_a_run_but_not_its_plan(tree: Path) -> None:
+    folder = {"source": "folder", "captions": "my pictures/captions.jsonl"}
+    edit_config(tree / "config" / "emoji.yaml", data=folder)
+    assert dry_run(tree)["data"] == 1
+    run = call("snakemake", "--cores", "2", cwd=tree)
+    assert run.returncode == 1
+    assert "my pictures/captions.jsonl: no such file" in run.stdout
+    assert "Error in rule check" in run.stdout
+    assert not (tree / "results" / "emoji" / "data").exists()
+
+
+# Whole studies.
+
+
+def study_tree(folder: Path) -> Path:
+    """A copy of the tree with a folder of pictures for the tiny study."""
+    tree = copy_tree(folder)
+    tiny_pictures.make(tree / "pictures", things=120)
+    return tree
+
+
+def start(tree: Path, *arguments: str) -> subprocess.Popen:
+    """Start the tiny study as `make` does, in a process group of its own; what it prints goes to run.log."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    with open(tree / "run.log", "a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "workflow.run", "--configfile", "tests/tiny.yaml", *arguments],
+            cwd=tree,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def finish(tree: Path, run: subprocess.Popen) -> str:
+    """Wait for a run that should succeed; returns what all runs in this tree have printed."""
+    code = run.wait()
+    text = (tree / "run.log").read_text()
+    assert code == 0, text[-20000:]
+    return text
+
+
+def measurements(tree: Path) -> dict[str, object]:
+    """What must not depend on how often a run was interrupted: images, scores, robustness, recall, win rates."""
+    study = tree / "results" / "tiny"
+    found: dict[str, object] = {}
+    for path in sorted(study.glob("images/*/*/*.zip")):
+        found[str(path.relative_to(study))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in [*study.glob("scores/**/*.json"), *study.glob("robustness/*.json")]:
+        found[str(path.relative_to(study))] = json.loads(path.read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny study, run without interruption."""
+    tree = study_tree(tmp_path_factory.mktemp("whole"))
+    finish(tree, start(tree))
+    return tree
+
+
+@pytest.mark.dag
+def test_whole_study(whole: Path) -> None:
+    study = whole / "results" / "tiny"
+    summary = json.loads((study / "summary.json").read_text())
+    assert summary["study"] == "tiny"
+    assert set(summary["wall_seconds"]["rules"]) >= set(JOBS) - {"all", "summary", "report", "table", "figure"}
+    assert (study / "report.html").stat().st_size > 10_000
+    for number in (1, 2, 3):
+        for ext in ("csv", "md", "tex"):
+            assert (study / "tables" / f"table{number}.{ext}").stat().st_size > 0
+    told = call("workflow.done", "--configfile", "tests/tiny.yaml", cwd=whole).stdout
+    assert "results/tiny/report.html" in told and re.search(r"train +\d+:\d\d", told)
+
+
+@pytest.mark.dag
+def test_second_run_has_nothing_to_do(whole: Path) -> None:
+    for program in (["workflow.run"], ["snakemake", "--cores", "2"]):
+        again = call(*program, "--configfile", "tests/tiny.yaml", cwd=whole)
+        assert again.returncode == 0 and "Nothing to be done" in again.stdout, again.stdout
+
+
+@pytest.mark.dag
+def test_changes_redo_what_depends_on_them(whole: Path) -> None:
+    def plan(*arguments: str) -> set[str]:
+        return set(dry_run(whole, "--configfile", "tests/tiny.yaml", *arguments))
+
+    for name, redone in {"wuerstchen/train.py": set(), "evaluation/tables.py": {"table", "report", "all"}}.items():
+        path = whole / name
+        text = path.read_text()
+        path.write_text(text + "\n# a comment\n")
+        assert plan() & {"table", "train_a", "sample", "report", "all"} == redone, name
+        path.write_text(text)
+    assert plan("--config", "seed=1") >= {"data", "train_a", "sample", "report"}
+    captions = whole / "pictures" / "captions.jsonl"
+    text = captions.read_text()
+    captions.write_text(text.replace("tractor", "traktor"))
+    assert "data" in plan()
+    captions.write_text(text)
+    assert plan() == set()
+
+
+@pytest.mark.dag
+def test_killed_at_any_point_it_completes_with_the_same_numbers(whole: Path, tmp_path: Path) -> None:
+    tree = study_tree(tmp_path)
+    seed = random.randrange(10**6)
+    moments = random.Random(seed)
+    print(f"moments of the kills: seed {seed}")
+    for kill in range(6):
+        run = start(tree)
+        time.sleep(moments.uniform(2, 45))
+        if run.poll() is not None:
+            break
+        if kill % 2:
+            os.kill(run.pid, signal.SIGKILL)  # the head alone: its jobs go on, and the next start has to end them
+        else:
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    finish(tree, start(tree))
+    assert measurements(tree) == measurements(whole)
+    again = call("workflow.run", "--configfile", "tests/tiny.yaml", cwd=tree)
+    assert "Nothing to be done" in again.stdout, again.stdout
+
+
+@pytest.mark.dag
+def test_two_runs_do_not_meet(whole: Path) -> None:
+    first = start(whole, "--forcerun", "check", "--", "results/tiny/check.json")
+    second = start(whole, "--", "results/tiny/check.json")
+    assert first.wait() == 0
+    text = finish(whole, second)
+    assert "Another run is going on" in text and "LockException" not in text

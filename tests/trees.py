@@ -1,0 +1,48 @@
+"""What several tests share: copies of the tree, a small folder of captioned pictures, and snakemake itself."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = ("Snakefile", "Makefile", "config", "workflow", "wuerstchen", "evaluation", "tests", "docs")
+FILES = ("requirements.in", "requirements.txt", "environment.yml", "pyproject.toml")
+
+
+def copy_tree(folder: Path) -> Path:
+    """A copy of the programs and configs, without results."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in PROGRAMS:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+        else:
+            shutil.copy2(ROOT / name, folder / name)
+    for name in FILES:
+        shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def call(*command: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Run `python -m ...` in a folder; both streams end up in `stdout`."""
+    # Snakemake names its threads to the jobs, so a limit set for the tests must not reach it.
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def edit_config(path: Path, **changes) -> Path:
+    """Change top-level keys of a YAML config in place."""
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({**config, **changes}, sort_keys=False), encoding="utf-8")
+    return path

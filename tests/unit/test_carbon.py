@@ -1,0 +1,102 @@
+"""evaluation.carbon: the paper's values to the kilogram, and sums of usage records."""
+
+import json
+
+import pytest
+
+from evaluation import carbon
+
+USAGE = {"device": "CPU", "count": 2, "seconds": 1800.0, "kwh": 0.004, "kwh_source": "tdp", "images": 1, "steps": 1}
+
+
+def test_the_papers_four_values_to_the_kilogram():
+    rows = {row["model"]: row for row in carbon.paper()}
+    assert {model: row["kg"] for model, row in rows.items()} == {
+        "wuerstchen": 2275.68,
+        "baseline-ldm": 2312.5,
+        "sd-1.4": 11250.0,
+        "sd-2.1": 15000.0,
+    }
+    assert [rows[m]["printed_kg"] for m in ("wuerstchen", "baseline-ldm", "sd-1.4", "sd-2.1")] == [
+        2276,
+        2300,
+        11250,
+        15000,
+    ]
+    assert all(row["holds"] for row in rows.values())
+    assert rows["wuerstchen"]["kwh"] == 6150.5 and rows["wuerstchen"]["kg_per_kwh"] == 0.37
+    assert rows["sd-2.1"]["kg_per_kwh"] == 0.30
+
+
+def test_rounding_before_the_product_decides():
+    kwh, intensity, kg = carbon.calculator(250, 24602, 367.8)
+    assert (kwh, intensity, kg) == (6150.5, 0.37, 2275.68)
+    assert carbon.to_fixed(kwh * 0.3678) == 2262.15  # what it would be without
+
+
+def test_a_value_that_does_not_follow_is_marked(monkeypatch):
+    row = {"model": "sd-2.1", "gpu_hours": "200000", "gpu_watts": "250", "grams_per_kwh": "367.8"}
+    row |= {"region": "us-east-1", "printed": "15,000 †", "rounded_to_kg": "1"}
+    monkeypatch.setattr(carbon.published, "rows", lambda name: [row])
+    assert carbon.paper()[0]["kg"] == 18500.0 and carbon.paper()[0]["holds"] is False
+
+
+@pytest.mark.parametrize("value, rounded", [(0.125, 0.13), (2.675, 2.67), (0.2976, 0.30), (1.0049, 1.00)])
+def test_rounds_as_javascripts_to_fixed(value, rounded):
+    assert carbon.to_fixed(value) == rounded
+
+
+def test_run_sums_and_marks():
+    gpu = USAGE | {"device": "H100", "count": 1, "kwh": 1.0, "kwh_source": "nvml"}
+    run = carbon.run([("sampling", USAGE), ("sampling", USAGE), ("train-c", gpu), ("train-c", USAGE)], 0.37, "a grid")
+    assert [(row["step"], row["marked"], row["kwh"]) for row in run["rows"]] == [
+        ("sampling", "estimated", 0.008),
+        ("train-c", "measured", 1.0),
+        ("train-c", "estimated", 0.004),
+    ]
+    assert run["rows"][0]["seconds"] == 3600.0
+    assert run["rows"][0]["kg"] == pytest.approx(0.00296)
+    assert run["total_kwh"] == pytest.approx(1.012) and run["total_kg"] == pytest.approx(1.012 * 0.37)
+    assert run["source"] == "a grid"
+
+
+def test_program(tmp_path):
+    (tmp_path / "usage.json").write_text(json.dumps(USAGE))
+    out = tmp_path / "carbon.json"
+    usages = [f"a={tmp_path}/usage.json", f"b={tmp_path}/usage.json"]
+    carbon.main(["--usage", *usages, "--kg-per-kwh", "0.37", "--source", "grid", "--out", str(out)])
+    result = json.loads(out.read_text())
+    assert [row["step"] for row in result["run"]["rows"]] == ["a", "b"] and len(result["paper"]) == 4
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"kwh": -1.0}, "kwh is -1.0"),
+        ({"seconds": "long"}, "seconds is 'long'"),
+        ({"kwh_source": "guess"}, "kwh_source is 'guess', not one of nvml, rapl, tdp"),
+        ({"device": None}, "device is None"),
+    ],
+)
+def test_a_broken_record_is_refused_by_name(tmp_path, change, message):
+    path = tmp_path / "usage.json"
+    path.write_text(json.dumps(USAGE | change))
+    arguments = ["--usage", f"train-a={path}", "--kg-per-kwh", "0.37", "--source", "x", "--out", str(tmp_path / "o")]
+    with pytest.raises(SystemExit, match="train-a") as error:
+        carbon.main(arguments)
+    assert message in str(error.value) and str(path) in str(error.value)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("argument", ["usage.json", "=usage.json", "name="])
+def test_a_wrong_argument_is_refused(argument):
+    with pytest.raises(ValueError, match="NAME=PATH"):
+        carbon.read_usages([argument])
+
+
+def test_what_a_training_inherited_is_counted_once():
+    first = {"device": "cpu", "count": 2, "seconds": 10.0, "kwh": 1.0, "kwh_source": "tdp", "images": 0, "steps": 1}
+    second = {**first, "seconds": 25.0, "kwh": 3.0, "inherited": {"seconds": 10.0, "kwh": 1.0}}
+    account = carbon.run([("train-a", first), ("train-b", second)], 0.5, "test")
+    assert [row["kwh"] for row in account["rows"]] == [1.0, 2.0]
+    assert account["total_kwh"] == 3.0 and account["total_seconds"] == 25.0

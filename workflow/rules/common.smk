@@ -1,0 +1,198 @@
+# What the chapters ask of the config: names, flags, and which files belong together. Nothing here computes results.
+
+import json
+from glob import glob
+from math import ceil
+
+from workflow.code import sources
+from workflow.settings import source_flags, source_state, use_this_python
+
+use_this_python()
+
+# Ceilings are what the best possible model could reach; a folder of pictures has no second artist.
+CEILINGS = ["ceiling-stage-a", "ceiling-compressor"]
+if config["data"]["source"] == "emoji":
+    CEILINGS.append("ceiling-other-artist")
+WITH_PICTURES = ["names", "descriptions"]  # the prompt sets whose prompts have a real picture
+FIGURES = ["collage", "side-by-side", "speed", "training", "robustness"]
+
+
+wildcard_constraints:
+    study=config["study"],
+    model="|".join([*config["models"], "real", *CEILINGS]),
+    prompts="|".join(config["prompts"]),
+    shard="[0-9]{4}",
+    set="|".join(config["robustness"]["sets"]),
+    number="[1-3]",
+    figure="|".join(FIGURES),
+
+
+def code(program, *patterns):
+    """Source files of a cheap step, and files that it reads beside them: to change one redoes that step.
+
+    Training and sampling depend on none: a comment must not cost a training.
+    """
+    return [*sources(f"evaluation.{program}"), *sorted(file for pattern in patterns for file in glob(pattern))]
+
+
+def training_steps(stage):
+    """The flag that overrides the preset's number of training steps, where the config gives one."""
+    given = config.get("training", {}).get(stage, {}).get("steps")
+    return "" if given is None else f"--steps {given}"
+
+
+def sampling_flags(wildcards):
+    """A model's sampling settings, such as `--set steps_c=20 guidance_c=4.0`; ceilings use Stage B's."""
+    settings = config["sampling"].get(wildcards.model, {})
+    if wildcards.model in ["ceiling-stage-a", "ceiling-compressor"]:
+        settings = {key: config["sampling"]["wuerstchen"][key] for key in ["steps_b", "guidance_b"]}
+    return "--set " + " ".join(f"{key}={value}" for key, value in settings.items()) if settings else ""
+
+
+def stages(model):
+    """The trained stages that a model (or a ceiling) draws with."""
+    drawn_by = {
+        "wuerstchen": ["a", "b", "c"],
+        "real": [],
+        "ceiling-stage-a": ["a"],
+        "ceiling-compressor": ["a", "b"],
+        "ceiling-other-artist": [],
+    }
+    return drawn_by.get(model, ["a", model])
+
+
+def trained():
+    """Every stage that the study's models need, in the order of training."""
+    return list(dict.fromkeys(stage for model in config["models"] for stage in stages(model)))
+
+
+def weights(wildcards):
+    """The weight files that a model draws with."""
+    return [f"{STUDY}/train/{stage}/model.safetensors" for stage in stages(wildcards.model)]
+
+
+def training_files(name):
+    """One file of every trained stage."""
+    return [f"{STUDY}/train/{stage}/{name}" for stage in trained()]
+
+
+def shards(model, prompts, suffix=".zip"):
+    """The shards of one model's pictures of one prompt set, in prompt order."""
+    number = ceil(config["prompts"][prompts]["count"] / config["shard_size"])
+    return [f"{STUDY}/images/{model}/{prompts}/{shard:04d}{suffix}" for shard in range(number)]
+
+
+def shards_of(wildcards):
+    """The same for a rule's wildcards."""
+    return shards(wildcards.model, wildcards.prompts)
+
+
+def all_shards(model, suffix=".zip"):
+    """The shards of one model over all prompt sets."""
+    return [shard for prompts in config["prompts"] for shard in shards(model, prompts, suffix)]
+
+
+def usage_files():
+    """What each step of the study has used: lists of files by step."""
+    return {
+        **{f"train-{stage}": [f"{STUDY}/train/{stage}/usage.json"] for stage in trained()},
+        "train-scorer": [f"{STUDY}/scorer/usage.json"],
+        **{f"sample-{model}": all_shards(model, ".usage.json") for model in config["models"]},
+    }
+
+
+def score_files(metric, models, prompts):
+    """One metric of some models on some prompt sets."""
+    return collect(f"{STUDY}/scores/{metric}/{{model}}/{{prompts}}.json", model=models, prompts=prompts)
+
+
+def distance_files():
+    """FD and KID of models and ceilings, and IS of the models."""
+    return [
+        *score_files("fd-efficientnet-lite2", config["models"], WITH_PICTURES),
+        *score_files("kid-efficientnet-lite2", config["models"], WITH_PICTURES),
+        *score_files("fd-efficientnet-lite2", CEILINGS, "names"),
+        *score_files("is-efficientnet-lite2", config["models"], config["prompts"]),
+    ]
+
+
+def recall_files():
+    """Prompt fidelity of models and ceilings."""
+    return score_files("recall", [*config["models"], *CEILINGS], "names")
+
+
+def preference_files():
+    """Win rates, the scores behind them, and the check whether these mean anything."""
+    return [
+        *collect(f"{STUDY}/scores/win-rate/{{prompts}}.json", prompts=config["prompts"]),
+        *score_files("emoji-score", config["models"], config["prompts"]),
+        f"{STUDY}/scores/emoji-score/validity.json",
+    ]
+
+
+def robustness_files():
+    """How far manipulations move the Fréchet distance, one file per set of pictures."""
+    return collect(f"{STUDY}/robustness/{{set}}.json", set=config["robustness"]["sets"])
+
+
+def speed_files():
+    """Sampling times, one file per model."""
+    return collect(f"{STUDY}/speed/{{model}}.json", model=config["speed"]["models"])
+
+
+def picture_files():
+    """Everything that can be shown: prompts, drawn pictures and real pictures."""
+    return [
+        *collect(f"{STUDY}/prompts/{{prompts}}.jsonl", prompts=config["prompts"]),
+        *[shard for model in config["models"] for shard in all_shards(model)],
+        *[shard for prompts in WITH_PICTURES for shard in shards("real", prompts)],
+    ]
+
+
+def table_inputs(wildcards):
+    """What a table shows."""
+    return {
+        "1": preference_files(),
+        "2": [
+            *distance_files(),
+            *recall_files(),
+            *training_files("usage.json"),
+            *speed_files(),
+            f"{STUDY}/carbon.json",
+        ],
+        "3": robustness_files(),
+    }[wildcards.number]
+
+
+def figure_inputs(wildcards):
+    """What a figure shows."""
+    return {
+        "collage": picture_files(),
+        "side-by-side": picture_files(),
+        "speed": speed_files(),
+        "training": training_files("history.csv"),
+        "robustness": robustness_files(),
+    }[wildcards.figure]
+
+
+def summary_inputs():
+    """Every measurement of the study."""
+    return [
+        *distance_files(),
+        *recall_files(),
+        *preference_files(),
+        *robustness_files(),
+        *speed_files(),
+        *training_files("usage.json"),
+        f"{STUDY}/carbon.json",
+    ]
+
+
+def table_files():
+    """The three tables in their three formats."""
+    return collect(f"{STUDY}/tables/table{{number}}.{{ext}}", number=[1, 2, 3], ext=["csv", "md", "tex"])
+
+
+def figure_files():
+    """The figures in their two formats."""
+    return collect(f"{STUDY}/figures/{{figure}}.{{ext}}", figure=FIGURES, ext=["pdf", "png"])

@@ -1,0 +1,105 @@
+# Pictures with captions, their split, and the prompt sets drawn from them.
+
+
+rule settings:
+    output:
+        "results/{study}/config.yaml",
+    log:
+        "results/{study}/logs/config.log",
+    benchmark:
+        "results/{study}/benchmarks/settings/settings.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        settings=json.dumps(config),
+    shell:
+        "python -m workflow.settings --settings {params.settings:q} --out {output} > {log} 2>&1"
+
+
+# Everything depends on this rule: it fails first, and lists all that is missing at once (on the terminal too).
+rule check:
+    input:
+        config="results/{study}/config.yaml",
+        requirements="requirements.txt",
+    output:
+        "results/{study}/check.json",
+    log:
+        "results/{study}/logs/check.log",
+    benchmark:
+        "results/{study}/benchmarks/check/check.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m workflow.check --configfile {input.config} --out {output} 2>&1 | tee {log}"
+
+
+rule data:
+    input:
+        ancient("results/{study}/check.json"),
+    output:
+        index="results/{study}/data/index.jsonl",
+        pictures="results/{study}/data/pictures.zip",
+        split="results/{study}/data/split.json",
+    log:
+        "results/{study}/logs/data/pictures.log",
+    benchmark:
+        "results/{study}/benchmarks/data/pictures.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        mem="4GB",
+        runtime="1h",
+    params:
+        source=source_flags(config),
+        state=source_state(config),
+        seed=config["seed"],
+    shell:
+        "python -m wuerstchen.data {params.source} --size 128 --seed {params.seed}"
+        " --out results/{wildcards.study}/data > {log} 2>&1"
+
+
+rule robustness_pictures:
+    input:
+        "results/{study}/data/pictures.zip",
+        index="results/{study}/data/index.jsonl",
+    output:
+        "results/{study}/data/robustness/{set}.zip",
+    log:
+        "results/{study}/logs/data/robustness/{set}.log",
+    benchmark:
+        "results/{study}/benchmarks/robustness_pictures/{set}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem="4GB",
+        runtime="1h",
+    params:
+        source=source_flags(config),
+        number=config["robustness"]["count"],
+        seed=config["seed"],
+    shell:
+        "python -m wuerstchen.data {params.source} --index {input.index} --robustness {wildcards.set}"
+        " --count {params.number} --size 256 --seed {params.seed} --out {output} > {log} 2>&1"
+
+
+rule prompts:
+    input:
+        "results/{study}/data/index.jsonl",
+    output:
+        "results/{study}/prompts/{prompts}.jsonl",
+    log:
+        "results/{study}/logs/prompts/{prompts}.log",
+    benchmark:
+        "results/{study}/benchmarks/prompts/{prompts}.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        number=lookup(within=config, dpath="prompts/{prompts}/count"),
+        seed=config["seed"],
+    shell:
+        "python -m evaluation.prompts --index {input} --set {wildcards.prompts}"
+        " --count {params.number} --seed {params.seed} --out {output} > {log} 2>&1"

@@ -1,0 +1,226 @@
+# Measurements of the pictures: features once per model and prompt set, then one small JSON per score.
+# One thread each: most of a short job is its start, so two side by side are faster than one with two threads.
+
+
+rule features:
+    input:
+        pictures=shards_of,
+        code=code("features"),
+    output:
+        "results/{study}/features/{model}/{prompts}.npz",
+    log:
+        "results/{study}/logs/features/{model}/{prompts}.log",
+    benchmark:
+        "results/{study}/benchmarks/features/{model}/{prompts}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem="4GB",
+        runtime="1h",
+    shell:
+        "python -m evaluation.features --images {input.pictures} --extractor efficientnet-lite2"
+        " --out {output} > {log} 2>&1"
+
+
+# The gallery in which recall looks for the true picture.
+use rule features as gallery with:
+    input:
+        pictures="results/{study}/data/pictures.zip",
+        code=code("features"),
+    output:
+        "results/{study}/features/pictures.npz",
+    log:
+        "results/{study}/logs/features/pictures.log",
+    benchmark:
+        "results/{study}/benchmarks/gallery/pictures.tsv"
+
+
+rule scores:
+    input:
+        features="results/{study}/features/{model}/{prompts}.npz",
+        reference="results/{study}/features/real/{prompts}.npz",
+        code=code("scores"),
+    output:
+        fd="results/{study}/scores/fd-efficientnet-lite2/{model}/{prompts}.json",
+        kid="results/{study}/scores/kid-efficientnet-lite2/{model}/{prompts}.json",
+        inception="results/{study}/scores/is-efficientnet-lite2/{model}/{prompts}.json",
+    log:
+        "results/{study}/logs/scores/{model}/{prompts}.log",
+    benchmark:
+        "results/{study}/benchmarks/scores/{model}/{prompts}.tsv"
+    wildcard_constraints:
+        model="|".join([*config["models"], *CEILINGS]),
+        prompts="|".join(WITH_PICTURES),
+    conda:
+        "../../environment.yml"
+    resources:
+        mem="4GB",
+        runtime="1h",
+    params:
+        seed=config["seed"],
+    shell:
+        "python -m evaluation.scores --features {input.features} --reference {input.reference}"
+        " --model {wildcards.model} --prompts {wildcards.prompts} --seed {params.seed}"
+        " --fd {output.fd} --kid {output.kid} --is {output.inception} > {log} 2>&1"
+
+
+# Prompts that nobody drew have no real pictures to compare with.
+rule scores_without_reference:
+    input:
+        features="results/{study}/features/{model}/{prompts}.npz",
+        code=code("scores"),
+    output:
+        "results/{study}/scores/is-efficientnet-lite2/{model}/{prompts}.json",
+    log:
+        "results/{study}/logs/scores/{model}/{prompts}.log",
+    benchmark:
+        "results/{study}/benchmarks/scores_without_reference/{model}/{prompts}.tsv"
+    wildcard_constraints:
+        prompts="compositions",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem="4GB",
+        runtime="1h",
+    params:
+        seed=config["seed"],
+    shell:
+        "python -m evaluation.scores --features {input.features}"
+        " --model {wildcards.model} --prompts {wildcards.prompts} --seed {params.seed}"
+        " --is {output} > {log} 2>&1"
+
+
+rule recall:
+    input:
+        features="results/{study}/features/{model}/{prompts}.npz",
+        gallery="results/{study}/features/pictures.npz",
+        index="results/{study}/data/index.jsonl",
+        prompts="results/{study}/prompts/{prompts}.jsonl",
+        code=code("recall"),
+    output:
+        "results/{study}/scores/recall/{model}/{prompts}.json",
+    log:
+        "results/{study}/logs/scores/recall/{model}/{prompts}.log",
+    benchmark:
+        "results/{study}/benchmarks/recall/{model}/{prompts}.tsv"
+    wildcard_constraints:
+        prompts="names",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem="4GB",
+        runtime="1h",
+    params:
+        seed=config["seed"],
+    shell:
+        "python -m evaluation.recall --features {input.features} --gallery {input.gallery} --index {input.index}"
+        " --prompts-file {input.prompts} --model {wildcards.model} --prompts {wildcards.prompts}"
+        " --seed {params.seed} --out {output} > {log} 2>&1"
+
+
+rule scorer:
+    input:
+        "results/{study}/data/index.jsonl",
+        "results/{study}/data/pictures.zip",
+    output:
+        "results/{study}/scorer/model.safetensors",
+        "results/{study}/scorer/config.json",
+        "results/{study}/scorer/history.csv",
+        "results/{study}/scorer/usage.json",
+    log:
+        "results/{study}/logs/scorer.log",
+    benchmark:
+        "results/{study}/benchmarks/scorer/scorer.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem="6GB",
+        runtime="4h",
+    params:
+        epochs=lookup(within=config, dpath="scorer/epochs"),
+        seed=config["seed"],
+    shell:
+        "python -m evaluation.scorer --data results/{wildcards.study}/data --seed {params.seed}"
+        " --epochs {params.epochs} --out results/{wildcards.study}/scorer > {log} 2>&1"
+
+
+rule validity:
+    input:
+        "results/{study}/data/index.jsonl",
+        "results/{study}/data/pictures.zip",
+        "results/{study}/scorer/model.safetensors",
+        "results/{study}/scorer/config.json",
+        code=code("preference"),
+    output:
+        "results/{study}/scores/emoji-score/validity.json",
+    log:
+        "results/{study}/logs/scores/emoji-score/validity.log",
+    benchmark:
+        "results/{study}/benchmarks/validity/validity.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem="4GB",
+        runtime="1h",
+    params:
+        seed=config["seed"],
+    shell:
+        "python -m evaluation.preference validity --scorer results/{wildcards.study}/scorer"
+        " --data results/{wildcards.study}/data --seed {params.seed} --out {output} > {log} 2>&1"
+
+
+rule preference:
+    input:
+        "results/{study}/scorer/model.safetensors",
+        "results/{study}/scorer/config.json",
+        pictures=shards_of,
+        prompts="results/{study}/prompts/{prompts}.jsonl",
+        code=code("preference"),
+    output:
+        csv="results/{study}/preference/{model}/{prompts}.csv",
+        json="results/{study}/scores/emoji-score/{model}/{prompts}.json",
+    log:
+        "results/{study}/logs/preference/{model}/{prompts}.log",
+    benchmark:
+        "results/{study}/benchmarks/preference/{model}/{prompts}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem="4GB",
+        runtime="1h",
+    params:
+        seed=config["seed"],
+    shell:
+        "python -m evaluation.preference score --scorer results/{wildcards.study}/scorer"
+        " --prompts-file {input.prompts} --images {input.pictures} --model {wildcards.model}"
+        " --prompts {wildcards.prompts} --seed {params.seed} --csv {output.csv} --json {output.json} > {log} 2>&1"
+
+
+rule win_rates:
+    input:
+        collect("results/{{study}}/preference/{model}/{{prompts}}.csv", model=config["models"]),
+        validity="results/{study}/scores/emoji-score/validity.json",
+        code=code("preference"),
+    output:
+        "results/{study}/scores/win-rate/{prompts}.json",
+    log:
+        "results/{study}/logs/scores/win-rate/{prompts}.log",
+    benchmark:
+        "results/{study}/benchmarks/win_rates/{prompts}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem="2GB",
+        runtime="1h",
+    params:
+        subject=f"--model {config['models'][0]} --scores {STUDY}/preference/{config['models'][0]}/{{prompts}}.csv",
+        rivals=[f"{rival}={STUDY}/preference/{rival}/{{prompts}}.csv" for rival in config["models"][1:]],
+        seed=config["seed"],
+    shell:
+        "python -m evaluation.preference win-rate {params.subject} --rivals {params.rivals}"
+        " --prompts {wildcards.prompts} --validity {input.validity}"
+        " --seed {params.seed} --out {output} > {log} 2>&1"

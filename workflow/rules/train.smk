@@ -1,0 +1,223 @@
+# The three stages and the two baselines, one after the other, with what each needs computed once beforehand.
+# A run that was cut off goes on from train/<stage>/state/, which is no output: Snakemake would delete it.
+
+
+rule tokens:
+    input:
+        "results/{study}/data/index.jsonl",
+    output:
+        "results/{study}/data/tokens.safetensors",
+    log:
+        "results/{study}/logs/data/tokens.log",
+    benchmark:
+        "results/{study}/benchmarks/tokens/tokens.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem="4GB",
+        runtime="2h",
+    params:
+        preset=config["preset"],
+    shell:
+        "python -m wuerstchen.precompute --what tokens --preset {params.preset}"
+        " --data results/{wildcards.study}/data --out {output} > {log} 2>&1"
+
+
+rule trunk:
+    input:
+        "results/{study}/data/index.jsonl",
+        "results/{study}/data/pictures.zip",
+    output:
+        "results/{study}/latents/trunk.safetensors",
+    log:
+        "results/{study}/logs/latents/trunk.log",
+    benchmark:
+        "results/{study}/benchmarks/trunk/trunk.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem="4GB",
+        runtime="2h",
+    params:
+        preset=config["preset"],
+    shell:
+        "python -m wuerstchen.precompute --what trunk --preset {params.preset}"
+        " --data results/{wildcards.study}/data --out {output} > {log} 2>&1"
+
+
+rule train_a:
+    input:
+        "results/{study}/data/index.jsonl",
+        "results/{study}/data/pictures.zip",
+    output:
+        "results/{study}/train/a/model.safetensors",
+        "results/{study}/train/a/history.csv",
+        "results/{study}/train/a/usage.json",
+    log:
+        "results/{study}/logs/train/a.log",
+    benchmark:
+        "results/{study}/benchmarks/train_a/a.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        mem="8GB",
+        runtime="24h",
+    params:
+        stage="a",
+        preset=config["preset"],
+        seed=config["seed"],
+        more=training_steps("a"),
+        out=subpath(output[0], parent=True),
+    shell:
+        "python -m wuerstchen.train --stage {params.stage} --preset {params.preset}"
+        " --data results/{wildcards.study}/data --seed {params.seed} {params.more}"
+        " --out {params.out} > {log} 2>&1"
+
+
+rule latents_a:
+    input:
+        "results/{study}/data/index.jsonl",
+        "results/{study}/data/pictures.zip",
+        "results/{study}/train/a/model.safetensors",
+    output:
+        "results/{study}/latents/a.safetensors",
+    log:
+        "results/{study}/logs/latents/a.log",
+    benchmark:
+        "results/{study}/benchmarks/latents_a/a.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        mem="4GB",
+        runtime="2h",
+    params:
+        what="a",
+        preset=config["preset"],
+    shell:
+        "python -m wuerstchen.precompute --what {params.what} --preset {params.preset}"
+        " --data results/{wildcards.study}/data --weights results/{wildcards.study}/train"
+        " --out {output} > {log} 2>&1"
+
+
+rule train_b:
+    input:
+        "results/{study}/data/index.jsonl",
+        "results/{study}/data/tokens.safetensors",
+        "results/{study}/latents/a.safetensors",
+        "results/{study}/latents/trunk.safetensors",
+    output:
+        "results/{study}/train/b/model.safetensors",
+        "results/{study}/train/b/history.csv",
+        "results/{study}/train/b/usage.json",
+    log:
+        "results/{study}/logs/train/b.log",
+    benchmark:
+        "results/{study}/benchmarks/train_b/b.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        mem="8GB",
+        runtime="24h",
+    params:
+        stage="b",
+        preset=config["preset"],
+        seed=config["seed"],
+        more=training_steps("b"),
+        out=subpath(output[0], parent=True),
+    shell:
+        "python -m wuerstchen.train --stage {params.stage} --preset {params.preset}"
+        " --data results/{wildcards.study}/data --latents results/{wildcards.study}/latents"
+        " --seed {params.seed} {params.more}"
+        " --out {params.out} > {log} 2>&1"
+
+
+use rule latents_a as latents_compressor with:
+    input:
+        "results/{study}/data/index.jsonl",
+        "results/{study}/latents/trunk.safetensors",
+        "results/{study}/train/b/model.safetensors",
+    output:
+        "results/{study}/latents/compressor.safetensors",
+    log:
+        "results/{study}/logs/latents/compressor.log",
+    benchmark:
+        "results/{study}/benchmarks/latents_compressor/compressor.tsv"
+    params:
+        what="compressor",
+        preset=config["preset"],
+
+
+use rule train_b as train_c with:
+    input:
+        "results/{study}/data/index.jsonl",
+        "results/{study}/data/tokens.safetensors",
+        "results/{study}/latents/compressor.safetensors",
+    output:
+        "results/{study}/train/c/model.safetensors",
+        "results/{study}/train/c/history.csv",
+        "results/{study}/train/c/usage.json",
+    log:
+        "results/{study}/logs/train/c.log",
+    benchmark:
+        "results/{study}/benchmarks/train_c/c.tsv"
+    params:
+        stage="c",
+        preset=config["preset"],
+        seed=config["seed"],
+        more=training_steps("c"),
+        out=subpath(output[0], parent=True),
+
+
+# The paper's rule: the baseline gets as many training FLOPs as Stage C.
+use rule train_b as train_baseline with:
+    input:
+        "results/{study}/data/index.jsonl",
+        "results/{study}/data/tokens.safetensors",
+        "results/{study}/latents/a.safetensors",
+        "results/{study}/train/c/usage.json",
+    output:
+        "results/{study}/train/baseline-ldm/model.safetensors",
+        "results/{study}/train/baseline-ldm/history.csv",
+        "results/{study}/train/baseline-ldm/usage.json",
+    log:
+        "results/{study}/logs/train/baseline-ldm.log",
+    benchmark:
+        "results/{study}/benchmarks/train_baseline/baseline-ldm.tsv"
+    params:
+        stage="baseline-ldm",
+        preset=config["preset"],
+        seed=config["seed"],
+        more="--budget results/{study}/train/c/usage.json",
+        out=subpath(output[0], parent=True),
+
+
+# The same run taken further, until it has had the FLOPs of Stages B and C together.
+use rule train_b as train_baseline_bc with:
+    input:
+        "results/{study}/data/index.jsonl",
+        "results/{study}/data/tokens.safetensors",
+        "results/{study}/latents/a.safetensors",
+        "results/{study}/train/baseline-ldm/model.safetensors",
+        "results/{study}/train/baseline-ldm/usage.json",
+        "results/{study}/train/b/usage.json",
+        "results/{study}/train/c/usage.json",
+    output:
+        "results/{study}/train/baseline-ldm-bc/model.safetensors",
+        "results/{study}/train/baseline-ldm-bc/history.csv",
+        "results/{study}/train/baseline-ldm-bc/usage.json",
+    log:
+        "results/{study}/logs/train/baseline-ldm-bc.log",
+    benchmark:
+        "results/{study}/benchmarks/train_baseline_bc/baseline-ldm-bc.tsv"
+    params:
+        stage="baseline-ldm",
+        preset=config["preset"],
+        seed=config["seed"],
+        more="--budget results/{study}/train/b/usage.json results/{study}/train/c/usage.json"
+        " --continue-from results/{study}/train/baseline-ldm",
+        out=subpath(output[0], parent=True),

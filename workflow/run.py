@@ -1,0 +1,79 @@
+"""Start or continue a study: `snakemake --cores all`, once what a killed run may have left behind is cleared away.
+
+    python -m workflow.run [--configfile FILE] [options and targets of snakemake]
+
+A run that was ended by SIGKILL leaves Snakemake's lock, files marked as incomplete, and perhaps jobs that still work.
+Snakemake alone cannot know that the lock is stale; the lock held here ends with the processes that hold it.
+"""
+
+import argparse
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+MARK = "WUERSTCHEN_RUN"  # every process of a run carries this variable, with the folder as its value
+OPTIONS = ["--quiet", "host", "reason", "--cores", "all", "--rerun-incomplete", "--show-failed-logs"]
+
+
+def take_lock(path: Path) -> int:
+    """An open file that locks this folder; waits for a run that is going on. Processes that inherit it hold it too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("Another run is going on in this folder; waiting until it ends.", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    os.set_inheritable(lock, True)
+    return lock
+
+
+def others(root: Path) -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """Jobs that a killed run left in this folder, and runs that were started by `snakemake` itself."""
+    left, running = [], []
+    family = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    for process in psutil.process_iter():
+        if process.pid in family:
+            continue
+        try:
+            if process.environ().get(MARK) == str(root):
+                left.append(process)
+            elif any(Path(word).name == "snakemake" for word in process.cmdline()[:3]) and process.cwd() == str(root):
+                running.append(process)
+        except psutil.Error:  # gone meanwhile, or another user's
+            continue
+    return left, running
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Start or continue a study.", epilog="The rest goes to snakemake.")
+    parser.add_argument("--configfile", type=Path, default=Path("config/emoji.yaml"))
+    options, rest = parser.parse_known_args(argv)
+    if not options.configfile.is_file():
+        raise SystemExit(f"{options.configfile}: no such file; it should be a config such as config/emoji.yaml")
+    command = [sys.executable, "-m", "snakemake", "--configfile", str(options.configfile), *OPTIONS]
+    root = Path.cwd()
+    take_lock(root / ".snakemake" / "run.lock")
+    left, running = others(root)
+    if running:
+        raise SystemExit(f"snakemake is already running in this folder (process {running[0].pid}); wait until it ends.")
+    if left:
+        print(f"Ending {len(left)} processes of a run that was killed.", flush=True)
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=30)
+    locks = root / ".snakemake" / "locks"
+    if locks.is_dir() and any(locks.iterdir()):
+        subprocess.run([*command, "--unlock", *rest], check=True)
+        for half_written in (root / "results").glob("**/.*.tmp*"):  # what wuerstchen.files.atomic_path had begun
+            half_written.unlink()
+    os.environ[MARK] = str(root)
+    os.execv(sys.executable, [*command, *rest])
+
+
+if __name__ == "__main__":
+    main()

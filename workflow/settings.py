@@ -1,0 +1,176 @@
+"""The config of a study: is it valid, and what does it ask of the programs?
+
+`problems` says all that is wrong with a config, each in one line that names the key, its value and what would be right.
+As a program it writes the config that a run really uses (files and command line merged) beside the results.
+"""
+
+import argparse
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from wuerstchen.files import write_text
+
+SCHEMA = Path(__file__).parent.parent / "config" / "schema.yaml"
+TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "a text",
+    "object": "a group of keys",
+    "array": "a list",
+    "boolean": "true or false",
+}
+
+
+def schema() -> dict:
+    """The JSON Schema of a config."""
+    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+
+
+def problems(config: dict) -> list[str]:
+    """All that is wrong with a config, one line each; an empty list for a valid one."""
+    validator = jsonschema.Draft202012Validator(schema())
+    errors = sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.absolute_path)))
+    lines = [line for error in errors for line in explain(error)]
+    return lines or contradictions(config)
+
+
+def explain(error: jsonschema.ValidationError) -> list[str]:
+    """A schema error in the words of this project."""
+    name = key_name(error.absolute_path)
+    about = error.schema.get("description", "").rstrip(".")
+    match error.validator:
+        case "additionalProperties":
+            allowed = list(error.schema["properties"])
+            place = f"{name}." if name else ""
+            return [
+                f"{place}{key}: unknown key (its value is {show(error.instance[key])}). "
+                f"Allowed {'in ' + name if name else 'at the top'}: {', '.join(allowed)}.{nearest(key, allowed)}"
+                for key in error.instance
+                if key not in allowed
+            ]
+        case "required":
+            missing = [key for key in error.validator_value if key not in error.instance]
+            # jsonschema reports each missing key apart; the message starts with the key.
+            key = next(key for key in missing if error.message.startswith(repr(key)))
+            what = description([*error.absolute_path, key])
+            return [f"{name + '.' if name else ''}{key}: missing; it gives: {what}."]
+        case "enum":
+            allowed = [str(value) for value in error.validator_value]
+            return [
+                f"{name}: {show(error.instance)} is not known. Allowed: {', '.join(allowed)}."
+                f"{nearest(str(error.instance), allowed)}"
+            ]
+        case "type":
+            return [f"{name}: {show(error.instance)} should be {TYPES[error.validator_value]} ({about})."]
+        case "minimum":
+            return [f"{name}: {show(error.instance)} should be at least {error.validator_value} ({about})."]
+        case "maximum":
+            return [f"{name}: {show(error.instance)} should be at most {error.validator_value} ({about})."]
+        case "minItems":
+            return [f"{name}: {show(error.instance)} should have at least {error.validator_value} entries ({about})."]
+        case "uniqueItems":
+            return [f"{name}: {show(error.instance)} should name nothing twice ({about})."]
+        case "minLength":
+            return [f"{name}: should not be empty ({about})."]
+        case "pattern":
+            return [f"{name}: {show(error.instance)} should match {error.validator_value} ({about})."]
+    return [f"{name}: {error.message} ({about})."]
+
+
+def description(path: list) -> str:
+    """What the schema says about a key."""
+    node = schema()
+    for part in path:
+        node = node["properties"][part] if isinstance(part, str) else node["items"]
+    return node.get("description", "").rstrip(".")
+
+
+def contradictions(config: dict) -> list[str]:
+    """What a schema cannot say: keys that must agree with each other."""
+    models = config["models"]
+    lines = [
+        f"sampling.{model}: missing; {model} is one of the models, so this must say how it draws."
+        for model in models
+        if model not in config["sampling"]
+    ]
+    lines += [
+        f"speed.models: {model} is not one of the study's models ({', '.join(models)})."
+        for model in config["speed"]["models"]
+        if model not in models
+    ]
+    return lines
+
+
+def key_name(path) -> str:
+    """A place in the config as people write it: robustness.manipulations[3]."""
+    name = ""
+    for part in path:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else str(part)
+    return name
+
+
+def show(value: object) -> str:
+    """A value as JSON, shortened."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def nearest(word: str, allowed: list[str]) -> str:
+    """A hint at the allowed word that was probably meant."""
+    close = difflib.get_close_matches(word, allowed, n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def source_flags(config: dict) -> str:
+    """The data source as flags of wuerstchen.data, quoted for a shell."""
+    data = config["data"]
+    if data["source"] == "emoji":
+        return "--source emoji"
+    return f"--source folder --captions {shlex.quote(data['captions'])}"
+
+
+def source_state(config: dict) -> str:
+    """A text that changes when a user's captions or pictures do, so that the data are made anew.
+
+    The captions count by content, the pictures by size and time. Files that do not exist do not stop the planning.
+    """
+    if config["data"]["source"] == "emoji":
+        return "emoji"
+    captions = Path(config["data"]["captions"])
+    if not captions.is_file():
+        return "missing"
+    digest = hashlib.sha256(captions.read_bytes())
+    for line in captions.read_bytes().splitlines():
+        # Lines that cannot be read are for wuerstchen.data to refuse, with their numbers.
+        with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
+            about = (captions.parent / json.loads(line)["image"]).stat()
+            digest.update(f"{about.st_size} {about.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def use_this_python() -> None:
+    """Make `python` in the jobs the Python that runs Snakemake, whether or not its environment is activated."""
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Write the config of a run, merged from files and command line.")
+    parser.add_argument("--settings", required=True, type=json.loads, help="the whole config as JSON")
+    parser.add_argument("--out", required=True, type=Path)
+    arguments = parser.parse_args(argv)
+    if wrong := problems(arguments.settings):
+        raise SystemExit("\n".join(wrong))
+    write_text(arguments.out, yaml.safe_dump(arguments.settings, sort_keys=False, allow_unicode=True, width=120))
+
+
+if __name__ == "__main__":
+    main()
