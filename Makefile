@@ -29,11 +29,12 @@ prerequisites:
 
 test: test-unit test-dag
 
+# `time` says how long each group took
 test-unit: env
-	python -m pytest
+	time python -m pytest
 
 test-dag: env
-	python -m pytest -m dag
+	time python -m pytest -m dag
 
 lint: env
 	ruff check .

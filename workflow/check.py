@@ -60,13 +60,13 @@ def damaged_package(name: str) -> list[str]:
     return [f"package {name} is damaged: {wrong[0]}{more}; install it again"]
 
 
-def missing_data(config: dict) -> list[str]:
-    """What is wrong with the data that the config names, pictures themselves unread."""
-    if config["data"]["source"] == "emoji":
+def missing_data(data: dict) -> list[str]:
+    """What is wrong with the data that a config names, pictures themselves unread."""
+    if data["source"] == "emoji":
         return [problem for name in PICTURES for problem in damaged_package(name)]
     from wuerstchen.folder import read_captions
 
-    _, _, found = read_captions(config["data"]["captions"])
+    _, _, found = read_captions(data["captions"])
     return found
 
 
@@ -85,29 +85,38 @@ def missing_compiler() -> list[str]:
     return ["no C++ compiler (g++): networks run uncompiled, and training takes about 10 times as long"]
 
 
-def check(config: dict, folder: Path) -> tuple[list[str], list[str]]:
-    """All that is missing for this config, and all that is only worth a warning."""
+def check(data: dict, folder: Path) -> tuple[list[str], list[str]]:
+    """All that is missing for a study of these data (the config's `data`), and all that is only worth a warning."""
     absent, warnings = missing_packages(pins())
     missing = absent + [problem for name in WEIGHTS for problem in damaged_package(name)]
-    missing += missing_data(config) + missing_disk(folder)
+    missing += missing_data(data) + missing_disk(folder)
     return missing, warnings + missing_compiler()
+
+
+def read_data(configfile: Path) -> dict:
+    """The `data` of a config file. Exits with all its problems where it is not valid."""
+    config = yaml.safe_load(configfile.read_text(encoding="utf-8"))
+    if wrong := problems(config):
+        raise SystemExit("\n".join([f"{configfile} is not valid:", *wrong]))
+    return config["data"]
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="List everything at once that a study needs and that is not here.")
-    parser.add_argument("--configfile", required=True, type=Path)
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--configfile", type=Path)
+    given.add_argument("--source", choices=("emoji", "folder"))
+    parser.add_argument("--captions", help="jsonl of image and caption (source folder)")
     parser.add_argument("--out", type=Path, help="a JSON file that says all is here")
     arguments = parser.parse_args(argv)
-    config = yaml.safe_load(arguments.configfile.read_text(encoding="utf-8"))
-    if wrong := problems(config):
-        raise SystemExit("\n".join([f"{arguments.configfile} is not valid:", *wrong]))
-    missing, warnings = check(config, Path())
+    data = {"source": arguments.source, "captions": arguments.captions}
+    missing, warnings = check(read_data(arguments.configfile) if arguments.configfile else data, Path())
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if missing:
         raise SystemExit("\n".join(["This study cannot start. Missing:", *(f"  - {line}" for line in missing)]))
     if arguments.out:
-        write_json(arguments.out, {"schema": 1, "config": config["study"], "warnings": warnings})
+        write_json(arguments.out, {"schema": 1, "missing": missing, "warnings": warnings})
 
 
 if __name__ == "__main__":

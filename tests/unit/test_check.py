@@ -8,23 +8,19 @@ import yaml
 from workflow import check
 
 
-def folder_config(config: dict, captions: Path) -> dict:
-    return {**config, "data": {"source": "folder", "captions": str(captions)}}
-
-
 def test_all_is_here(config: dict, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     out = tmp_path / "check.json"
     check.main(["--configfile", str(tmp_path / "config.yaml"), "--out", str(out)])
-    assert json.loads(out.read_text())["config"] == config["study"]
+    assert json.loads(out.read_text())["missing"] == []
 
 
-def test_everything_missing_is_listed_at_once(config: dict, tmp_path: Path, monkeypatch) -> None:
+def test_everything_missing_is_listed_at_once(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(check, "pins", lambda: {"numpy": "2.4.6", "no-such-package": "1.0", "nor-this": "2.0"})
     monkeypatch.setattr(check, "GIGABYTES", 10**9)
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(folder_config(config, tmp_path / "captions.jsonl")))
+    captions = ["--source", "folder", "--captions", str(tmp_path / "captions.jsonl")]
     with pytest.raises(SystemExit) as stopped:
-        check.main(["--configfile", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "check.json")])
+        check.main([*captions, "--out", str(tmp_path / "check.json")])
     said = str(stopped.value)
     assert "no-such-package==1.0, nor-this==2.0" in said
     assert "captions.jsonl: no such file" in said
@@ -32,24 +28,24 @@ def test_everything_missing_is_listed_at_once(config: dict, tmp_path: Path, monk
     assert not (tmp_path / "check.json").exists()
 
 
-def test_bad_lines_of_captions_are_listed(config: dict, tmp_path: Path) -> None:
+def test_bad_lines_of_captions_are_listed(tmp_path: Path) -> None:
     captions = tmp_path / "captions.jsonl"
     captions.write_text('{"image": "../a.png", "caption": "x"}\n{"image": "b.png", "caption": ""}\n')
-    missing, _ = check.check(folder_config(config, captions), tmp_path)
+    missing, _ = check.check({"source": "folder", "captions": str(captions)}, tmp_path)
     assert any("line 1" in line and "'..'" in line for line in missing)
     assert any("line 2" in line and "'caption'" in line for line in missing)
 
 
 def test_another_version_is_only_a_warning(config: dict, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(check, "pins", lambda: {"numpy": "0.0.1"})
-    missing, warnings = check.check(config, tmp_path)
+    missing, warnings = check.check(config["data"], tmp_path)
     assert missing == []
     assert any("numpy" in line and "0.0.1" in line for line in warnings)
 
 
 def test_without_a_compiler_it_goes_on_with_a_warning(config: dict, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    missing, warnings = check.check(config, tmp_path)
+    missing, warnings = check.check(config["data"], tmp_path)
     assert missing == []
     assert any("g++" in line and "times as long" in line for line in warnings)
 

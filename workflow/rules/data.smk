@@ -1,27 +1,8 @@
 # Pictures with captions, their split, and the prompt sets drawn from them.
 
 
-rule settings:
-    output:
-        "results/{study}/config.yaml",
-    log:
-        "results/{study}/logs/config.log",
-    benchmark:
-        "results/{study}/benchmarks/settings/settings.tsv"
-    localrule: True
-    conda:
-        "../../environment.yml"
-    params:
-        settings=json.dumps(config),
-    shell:
-        "python -m workflow.settings --settings {params.settings:q} --out {output} > {log} 2>&1"
-
-
 # Everything depends on this rule: it fails first, and lists all that is missing at once (on the terminal too).
 rule check:
-    input:
-        config="results/{study}/config.yaml",
-        requirements="requirements.txt",
     output:
         "results/{study}/check.json",
     log:
@@ -31,13 +12,15 @@ rule check:
     localrule: True
     conda:
         "../../environment.yml"
+    params:
+        source=source_flags(config),
     shell:
-        "python -m workflow.check --configfile {input.config} --out {output} 2>&1 | tee {log}"
+        "python -m workflow.check {params.source} --out {output} 2>&1 | tee {log}"
 
 
 rule data:
     input:
-        ancient("results/{study}/check.json"),
+        "results/{study}/check.json",
     output:
         index="results/{study}/data/index.jsonl",
         pictures="results/{study}/data/pictures.zip",

@@ -1,6 +1,24 @@
 # What people look at: tables, figures, the summary, and one page that holds them all.
 
 
+# The config that is really used, merged from files and command line, for all that prints parts of it. Training and
+# sampling get single values as flags instead, so that they are redone only when one of these changes.
+rule settings:
+    output:
+        "results/{study}/config.yaml",
+    log:
+        "results/{study}/logs/config.log",
+    benchmark:
+        "results/{study}/benchmarks/settings/settings.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        settings=json.dumps(config),
+    shell:
+        "python -m workflow.settings --settings {params.settings:q} --out {output} > {log} 2>&1"
+
+
 rule table:
     input:
         table_inputs,
