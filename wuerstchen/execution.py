@@ -1,6 +1,8 @@
 """How networks run: precision, and compilation of their repeated blocks."""
 
 import shutil
+import sysconfig
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -26,8 +28,8 @@ def autocast(precision: str) -> torch.autocast:
 
 
 def can_compile() -> bool:
-    """Whether torch finds the C++ compiler that it needs."""
-    return shutil.which("g++") is not None
+    """Whether torch finds what it compiles with: a C++ compiler and Python's headers."""
+    return shutil.which("g++") is not None and (Path(sysconfig.get_path("include")) / "Python.h").exists()
 
 
 def compile_blocks(module: nn.Module) -> None:

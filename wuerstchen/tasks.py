@@ -1,10 +1,13 @@
 """What is trained in each stage: networks, batches and losses. `train` holds the loop around them."""
 
+import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from wuerstchen import weights
 from wuerstchen.compressor import SemanticCompressor, efficientnet_lite
@@ -145,24 +148,70 @@ class StageATask(Task):
         return {"stage_a": to_dict(self.preset.stage_a) | {"scale_factor": latents.std().item()}}
 
 
+@dataclass
+class Inputs:
+    """What the diffusion stages are trained on: one row per picture in each tensor but `tokens["null"]`.
+
+    `latents` holds what the stage needs of "a", "trunk" and "compressor"; `measured` their statistics.
+    """
+
+    tokens: dict[str, Tensor]
+    latents: dict[str, Tensor]
+    measured: dict
+    train: Tensor  # bool per row
+    validation: Tensor  # bool per row
+
+    @classmethod
+    def read(cls, stage: str, data: Path, folder: Path) -> "Inputs":
+        """What was computed of the pictures in `data`, from there and from the folder of latents."""
+        rows = load_index(data)
+        latents, measured = {}, {}
+        for name in LATENTS[stage]:
+            tensors, metadata = read_rows(folder / f"{name}.safetensors", rows)
+            latents[name] = tensors["latents"]
+            measured |= metadata
+        tokens, _ = read_rows(data / "tokens.safetensors", rows)
+        splits = [torch.tensor([row["split"] == split for row in rows]) for split in ("train", "validation")]
+        return cls(tokens, latents, measured, *splits)
+
+    @classmethod
+    def dummy(cls, preset: Preset) -> "Inputs":
+        """Zeros in the shapes of a preset, for two pictures: enough to count what a training step computes."""
+        side, size = preset.image_size // 4, preset.compressed_size
+        compressor = SemanticCompressor(preset.compressor)
+        with torch.no_grad():
+            trunk = compressor.trunk(torch.zeros(2, 3, preset.compressor.input_size, preset.compressor.input_size))
+        latents = {
+            "a": torch.zeros(2, preset.stage_a.c_latent, side, side),
+            "trunk": trunk,
+            "compressor": torch.zeros(2, preset.compressor.c_latent, size, size),
+        }
+        text = torch.zeros(2, preset.text.length, preset.text.dimensions)
+        tokens = {"captions": text, "descriptions": text, "null": text[:1]}
+        ones = [1.0] * preset.compressor.c_latent
+        both = torch.ones(2, dtype=torch.bool)
+        return cls(tokens, latents, {"mean": ones, "std": ones}, both, both)
+
+
+LATENTS = {"b": ["a", "trunk"], "c": ["compressor"], "baseline-ldm": ["a"]}
+
+
 class DiffusionTask(Task):
     """What Stages B and C and the baseline share: text tokens, timesteps, noise and the weighted loss on it."""
 
-    def __init__(self, preset: Preset, stage: str, data: Path, latents: Path, seed: int):
-        rows = load_index(data)
+    def __init__(self, preset: Preset, stage: str, inputs: Inputs, seed: int):
         self.preset, self.recipe, self.seed = preset, preset.recipes[stage], seed
         self.schedule = CosineSchedule()
         self.weight = LOSS_WEIGHTS[self.recipe.loss_weight]
         self.timesteps = TIMESTEP_SAMPLING[self.recipe.timesteps]
-        self.tokens, _ = read_rows(data / "tokens.safetensors", rows)
-        train = torch.tensor([row["split"] == "train" for row in rows])
-        self.train_rows = train.nonzero().squeeze(1)
-        self.validation_rows = torch.tensor([i for i, row in enumerate(rows) if row["split"] == "validation"])
+        self.tokens, self.latents, self.measured = inputs.tokens, inputs.latents, inputs.measured
+        self.train_rows = inputs.train.nonzero().squeeze(1)
+        self.validation_rows = inputs.validation.nonzero().squeeze(1)
         self.n = len(self.train_rows)
-        self.load(rows, latents)
+        self.modules = self.networks()
 
-    def load(self, rows: list[dict], latents: Path) -> None:
-        """Read targets and conditions, and make the networks."""
+    def networks(self) -> nn.ModuleDict:
+        """The networks that are trained, freshly initialised."""
         raise NotImplementedError
 
     def targets(self, modules: nn.ModuleDict, rows: Tensor) -> Tensor:
@@ -214,22 +263,18 @@ class DiffusionTask(Task):
 class StageBTask(DiffusionTask):
     """Stage B with the Semantic Compressor, trained together (3.1)."""
 
-    def load(self, rows: list[dict], latents: Path) -> None:
-        self.latents = read_rows(latents / "a.safetensors", rows)[0]["latents"]
-        self.trunk = read_rows(latents / "trunk.safetensors", rows)[0]["latents"]
-        self.modules = nn.ModuleDict(
-            {
-                "stage_b": UNet(self.preset.stage_b),
-                "compressor": SemanticCompressor(self.preset.compressor, pretrained=True),
-            }
-        )
+    def networks(self) -> nn.ModuleDict:
+        compressor = SemanticCompressor(self.preset.compressor, pretrained=True)
+        return nn.ModuleDict({"stage_b": UNet(self.preset.stage_b), "compressor": compressor})
 
     def targets(self, modules: nn.ModuleDict, rows: Tensor) -> Tensor:
-        return self.latents[rows].float()
+        return self.latents["a"][rows].float()
 
     def predict(self, modules, noised, t, text, rows, random):
         image = (
-            modules["compressor"].head(self.trunk[rows].float().contiguous(memory_format=torch.channels_last)).float()
+            modules["compressor"]
+            .head(self.latents["trunk"][rows].float().contiguous(memory_format=torch.channels_last))
+            .float()
         )
         if random is not None:
             recipe = self.recipe
@@ -250,14 +295,13 @@ class StageBTask(DiffusionTask):
 class StageCTask(DiffusionTask):
     """Stage C on scaled compressor latents."""
 
-    def load(self, rows: list[dict], latents: Path) -> None:
-        tensors, metadata = read_rows(latents / "compressor.safetensors", rows)
-        self.scaling = latent_scaling(self.preset.latent_scaling, metadata)
-        self.latents = scale_latents(tensors["latents"].float(), self.scaling)
-        self.modules = nn.ModuleDict({"stage_c": StageC(self.preset.stage_c)})
+    def networks(self) -> nn.ModuleDict:
+        self.scaling = latent_scaling(self.preset.latent_scaling, self.measured)
+        self.clean = scale_latents(self.latents["compressor"].float(), self.scaling)
+        return nn.ModuleDict({"stage_c": StageC(self.preset.stage_c)})
 
     def targets(self, modules: nn.ModuleDict, rows: Tensor) -> Tensor:
-        return self.latents[rows]
+        return self.clean[rows]
 
     def predict(self, modules, noised, t, text, rows, random):
         stage_c = modules["stage_c"]
@@ -265,19 +309,18 @@ class StageCTask(DiffusionTask):
         return predicted_noise_c(noised, a, b)
 
     def metadata(self, modules: nn.ModuleDict) -> dict:
-        size = self.latents.shape[-1]
+        size = self.clean.shape[-1]
         return {"stage_c": to_dict(self.preset.stage_c), "latent_scaling": self.scaling, "size": size}
 
 
 class BaselineTask(DiffusionTask):
     """The baseline LDM in Stage A's latents (E.4)."""
 
-    def load(self, rows: list[dict], latents: Path) -> None:
-        self.latents = read_rows(latents / "a.safetensors", rows)[0]["latents"]
-        self.modules = nn.ModuleDict({"baseline_ldm": UNet(self.preset.baseline_ldm)})
+    def networks(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"baseline_ldm": UNet(self.preset.baseline_ldm)})
 
     def targets(self, modules: nn.ModuleDict, rows: Tensor) -> Tensor:
-        return self.latents[rows].float()
+        return self.latents["a"][rows].float()
 
     def predict(self, modules, noised, t, text, rows, random):
         unet = modules["baseline_ldm"]
@@ -313,11 +356,32 @@ def unscale_latents(x: Tensor, scaling: dict) -> Tensor:
     return x * scale - offset
 
 
+DIFFUSION_TASKS = {"b": StageBTask, "c": StageCTask, "baseline-ldm": BaselineTask}
+
+
 def make_task(stage: str, preset: Preset, data: Path, latents: Path | None, seed: int) -> Task:
     """The task of a stage: a, b, c or baseline-ldm."""
     if stage == "a":
         return StageATask(preset, data, seed)
     if latents is None:
         raise ValueError(f"--latents: stage {stage} is trained on precomputed latents; name their folder")
-    kinds = {"b": StageBTask, "c": StageCTask, "baseline-ldm": BaselineTask}
-    return kinds[stage](preset, stage, data, latents, seed)
+    return DIFFUSION_TASKS[stage](preset, stage, Inputs.read(stage, data, latents), seed)
+
+
+def flops_per_sample(task: Task) -> int:
+    """Training FLOPs of one sample, forward and backward, counted by torch on a batch of two."""
+    state = copy.deepcopy(task.modules.state_dict())  # batch norm counts what it sees
+    task.modules.train()
+    with FlopCounterMode(display=False) as counter:
+        task.losses(task.modules, torch.arange(2) % task.n, generator("flops"), 0)["loss"].backward()
+    task.modules.load_state_dict(state)
+    task.modules.zero_grad(set_to_none=True)
+    if (adversary := task.adversary()) is not None:
+        adversary.zero_grad(set_to_none=True)
+    return counter.get_total_flops() // 2
+
+
+def training_flops(preset: Preset, stage: str, steps: int | None = None) -> int:
+    """Training FLOPs of a diffusion stage over `steps` (None: the preset's); it needs neither data nor weights."""
+    task = DIFFUSION_TASKS[stage](preset, stage, Inputs.dummy(preset), 0)
+    return flops_per_sample(task) * task.recipe.batch_size * (steps or task.recipe.steps)

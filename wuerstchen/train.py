@@ -13,15 +13,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from wuerstchen import weights
 from wuerstchen.execution import autocast, can_compile, compile_blocks, native_precision
-from wuerstchen.files import atomic_path, read_json, sha256_file, sha256_text, write_json, write_text
-from wuerstchen.presets import Recipe, preset, to_dict
+from wuerstchen.files import atomic_path, sha256_file, sha256_text, write_json, write_text
+from wuerstchen.presets import Preset, Recipe, preset, to_dict
 from wuerstchen.seeds import derive, generator
-from wuerstchen.tasks import Task, make_task
+from wuerstchen.tasks import DIFFUSION_TASKS, Task, flops_per_sample, make_task, training_flops
 from wuerstchen.usage import Usage
 
 SAVE_SECONDS = 30.0
@@ -65,17 +64,6 @@ class Trainer:
 
     def autocast(self) -> torch.autocast:
         return autocast(native_precision(self.recipe.precision))
-
-    def flops_per_sample(self) -> int:
-        """Training FLOPs of one sample, forward and backward, counted by torch on a batch of two."""
-        state = copy.deepcopy(self.task.modules.state_dict())  # batch norm counts what it sees
-        with FlopCounterMode(display=False) as counter:
-            rows = torch.arange(2) % self.task.n
-            self.task.losses(self.task.modules, rows, generator(self.seed, "flops"), 0)["loss"].backward()
-        self.task.modules.load_state_dict(state)
-        for optimiser in self.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        return counter.get_total_flops() // 2
 
     def update(self) -> dict[str, float]:
         """One training step. Raises FloatingPointError where a loss is not finite."""
@@ -194,6 +182,14 @@ def run(trainer: Trainer, steps: int, state: Path, usage: Usage, inherited: dict
         lap, lap_step = time.monotonic(), trainer.step
 
 
+def budget_flops(preset: Preset, item: str) -> int:
+    """Training FLOPs of a budget's item, "STAGE" or "STAGE=STEPS". Raises ValueError where it is neither."""
+    stage, equals, steps = item.partition("=")
+    if stage not in DIFFUSION_TASKS or (equals and not (steps.isdigit() and int(steps) > 0)):
+        raise ValueError(f"--budget: {item!r}; use STAGE or STAGE=STEPS, with a stage of {', '.join(DIFFUSION_TASKS)}")
+    return training_flops(preset, stage, int(steps) if steps else None)
+
+
 def train(
     stage: str,
     preset_name: str,
@@ -202,13 +198,14 @@ def train(
     seed: int,
     latents: Path | None = None,
     steps: int | None = None,
-    budget: list[Path] | None = None,
+    budget: list[str] | None = None,
     continue_from: Path | None = None,
 ) -> None:
     """Train `stage` of a preset and write model.safetensors, history.csv and usage.json into `out`.
 
-    The length is `steps`, or as many steps as spend the training FLOPs that the usage files `budget` state, or the
-    preset's. `continue_from` is the folder of an earlier training of the same stage that goes on here.
+    The length is `steps`, or as many steps as spend the training FLOPs of the stages in `budget` ("c", or "c=300" for
+    a length other than the preset's), or the preset's. `continue_from` is the folder of an earlier training of the
+    same stage that goes on here.
     """
     chosen = preset(preset_name)
     recipe = chosen.recipes.get(stage)
@@ -222,10 +219,9 @@ def train(
         repr((to_dict(chosen), asdict(recipe), stage, seed, [sha256_file(path) for path in inputs]))
     )
     trainer = Trainer(task, recipe, seed, stage, signature)
-    flops = trainer.flops_per_sample()
+    flops = flops_per_sample(task)
     if budget:
-        total = sum(read_json(path)["train_flops"] for path in budget)
-        steps = math.ceil(total / (flops * recipe.batch_size))
+        steps = math.ceil(sum(budget_flops(chosen, item) for item in budget) / (flops * recipe.batch_size))
     steps = steps or recipe.steps
 
     state, previous, inherited = out / "state" / "last.pt", None, None
@@ -248,7 +244,7 @@ def train(
     if compiled:
         compile_blocks(task.modules)
     elif recipe.compiled:
-        print("no C++ compiler (g++): the networks run uncompiled, which takes several times as long", file=sys.stderr)
+        print("no g++ or no Python headers: the networks run uncompiled, several times slower", file=sys.stderr)
     with Usage.resume(previous, "cpu") as usage:
         run(trainer, steps, state, usage, inherited)
         used = torch.load(state, map_location="cpu", weights_only=True)["usage"]
@@ -289,7 +285,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--latents", type=Path)
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--budget", nargs="+", type=Path, help="usage.json files whose training FLOPs are to be spent")
+    parser.add_argument("--budget", nargs="+", metavar="STAGE[=STEPS]", help="stages whose training FLOPs are spent")
     parser.add_argument("--continue-from", type=Path, help="folder of an earlier training that goes on here")
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args(argv)

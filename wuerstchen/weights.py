@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from wuerstchen.files import atomic_path
 
+KEY = "wuerstchen"
+
 
 def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> None:
     """Write tensors and JSON-able metadata to one safetensors file, atomically."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(whole, temporary, {key: json.dumps(value) for key, value in metadata.items()})
+        # one key only: the format writes several in an order that changes from run to run
+        save_file(whole, temporary, {KEY: json.dumps(dict(metadata))})
 
 
 def metadata(path: str | Path) -> dict:
@@ -23,8 +26,8 @@ def metadata(path: str | Path) -> dict:
     with _open(path) as file:
         values = file.metadata() or {}
     try:
-        return {key: json.loads(value) for key, value in values.items()}
-    except json.JSONDecodeError:
+        return json.loads(values[KEY])
+    except (json.JSONDecodeError, KeyError):
         raise ValueError(f"{path}: its metadata is not that of a checkpoint of this project") from None
 
 

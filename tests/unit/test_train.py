@@ -10,7 +10,7 @@ from tiny_study import run
 from wuerstchen import train, weights
 from wuerstchen.compressor import SemanticCompressor, load_by_order
 from wuerstchen.presets import preset
-from wuerstchen.tasks import latent_scaling, scale_latents, unscale_latents
+from wuerstchen.tasks import latent_scaling, scale_latents, training_flops, unscale_latents
 from wuerstchen.train import batch_rows
 
 
@@ -72,20 +72,24 @@ def test_the_state_of_other_settings_is_not_resumed(study, tmp_path, capsys):
 
 
 def test_budgets_are_training_flops(study, tmp_path):
-    usage = tmp_path / "usage.json"
-    usage.write_text(json.dumps({"train_flops": 0}))
-    small = run(study, "baseline-ldm", "--steps", 2, out=tmp_path / "small")
-    per_step = json.loads((small / "usage.json").read_text())["train_flops"] / 2
-    usage.write_text(json.dumps({"train_flops": 2.5 * per_step}))
-    longer = run(study, "baseline-ldm", "--budget", usage, out=tmp_path / "longer")
-    assert json.loads((longer / "usage.json").read_text())["steps"] == 3
-    usage.write_text(json.dumps({"train_flops": 5 * per_step}))
-    further = run(study, "baseline-ldm", "--budget", usage, "--continue-from", longer, out=tmp_path / "further")
-    at_once = run(study, "baseline-ldm", "--steps", 5, out=tmp_path / "at-once")
+    longer = run(study, "baseline-ldm", "--budget", "c=6", out=tmp_path / "longer")
+    spent = json.loads((longer / "usage.json").read_text())
+    allowed = training_flops(preset("tiny"), "c", 6)
+    per_step = spent["train_flops"] / spent["steps"]
+    assert allowed <= spent["train_flops"] < allowed + per_step
+    further = run(study, "baseline-ldm", "--budget", "c=6", "b=1", "--continue-from", longer, out=tmp_path / "further")
+    record = json.loads((further / "usage.json").read_text())
+    assert record["steps"] > spent["steps"] and 0 < record["inherited"]["seconds"] < record["seconds"]
+    at_once = run(study, "baseline-ldm", "--steps", record["steps"], out=tmp_path / "at-once")
     ours, theirs = (weights.load(folder / "model.safetensors")[0] for folder in (further, at_once))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    record = json.loads((further / "usage.json").read_text())
-    assert record["steps"] == 5 and 0 < record["inherited"]["seconds"] < record["seconds"]
+
+
+def test_budgets_counted_beforehand_are_what_training_spends(study, tmp_path):
+    spent = json.loads((run(study, "b", "--steps", 2, out=tmp_path / "b") / "usage.json").read_text())["train_flops"]
+    assert spent == training_flops(preset("tiny"), "b", 2)
+    with pytest.raises(SystemExit, match="--budget: 'd'; use STAGE or STAGE=STEPS"):
+        run(study, "baseline-ldm", "--budget", "d", out=tmp_path / "x")
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_clear_error(study, tmp_path, monkeypatch):

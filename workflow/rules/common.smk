@@ -41,6 +41,12 @@ def training_steps(stage):
     return "" if given is None else f"--steps {given}"
 
 
+def budget(*stages):
+    """The flag that gives a baseline the training FLOPs of some stages, at the length that they have in this study."""
+    given = {stage: config.get("training", {}).get(stage, {}).get("steps") for stage in stages}
+    return "--budget " + " ".join(f"{stage}={steps}" if steps else stage for stage, steps in given.items())
+
+
 def sampling_flags(wildcards):
     """A model's sampling settings, such as `--set steps_c=20 guidance_c=4.0`; ceilings use Stage B's."""
     settings = config["sampling"].get(wildcards.model, {})
