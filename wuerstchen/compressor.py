@@ -97,7 +97,9 @@ class SemanticCompressor(nn.Module):
         """Latents from the output of `trunk`."""
         for stage in self.backbone[self.frozen :]:
             x = stage(x)
-        return self.mapper(x)
+        # in half precision a channel's mean can drown its variance before the normalisation, and then it is lost
+        with torch.autocast(x.device.type, enabled=False):
+            return self.mapper(x.float())
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.trunk(images))

@@ -340,6 +340,11 @@ def latent_scaling(name: str, measured: dict) -> dict:
     if name == "released":
         return {"name": name, "offset": [1.0], "scale": [42.0]}
     if name == "unit":
+        if min(measured["std"]) < 1e-3:
+            raise ValueError(
+                f"a channel of the compressor's latents is constant (standard deviations {measured['std']}): Stage B's"
+                " training has collapsed; train it again with a lower learning rate"
+            )
         return {"name": name, "offset": [-m for m in measured["mean"]], "scale": measured["std"]}
     raise ValueError(f"latent_scaling: {name!r}; use unit or released")
 

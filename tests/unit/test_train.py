@@ -124,6 +124,15 @@ def test_compressor_gives_normalised_latents_of_the_papers_shape(study):
     assert torch.allclose(compressor.head(compressor.trunk(images)), latents)
 
 
+def test_compressor_keeps_small_variances_beside_large_means_in_half_precision():
+    compressor = SemanticCompressor(preset("emoji").compressor, pretrained=True)
+    compressor.mapper[0].weight.data = compressor.mapper[0].weight.data * 0.01 + 0.1
+    features, compressor.backbone, compressor.frozen = torch.rand(16, 1280, 3, 3), torch.nn.ModuleList(), 0
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        latents = compressor.train().head(features.bfloat16())
+    assert latents.std((0, 2, 3)) == pytest.approx(1, abs=0.05)
+
+
 def test_checkpoints_in_another_order_are_refused(tmp_path):
     net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2))
     state = {f"x.{name}": value for name, value in net.state_dict().items()}
@@ -143,6 +152,8 @@ def test_latent_scaling_inverts():
         assert torch.allclose(unscale_latents(scale_latents(x, scaling), scaling), x, atol=1e-5)
     released = scale_latents(torch.ones(1, 1, 1, 1), latent_scaling("released", {}))
     assert released.item() == pytest.approx(2 / 42)
+    with pytest.raises(ValueError, match="is constant"):
+        latent_scaling("unit", {"mean": [0.0, 0.0], "std": [1.0, 0.0]})
     with pytest.raises(ValueError, match="latent_scaling: 'none'"):
         latent_scaling("none", {})
 
