@@ -1,4 +1,5 @@
-# The three stages and the two baselines, one after the other, with what each needs computed once beforehand.
+# The three stages and the two baselines, with what each needs computed once beforehand. They go first (priority), since
+# the rest can run beside them and they are what everything waits for.
 # A run that was cut off goes on from train/<stage>/state/, which is no output: Snakemake would delete it.
 
 
@@ -14,6 +15,7 @@ rule tokens:
     conda:
         "../../environment.yml"
     threads: 1
+    priority: 10
     resources:
         mem="4GB",
         runtime="2h",
@@ -37,6 +39,7 @@ rule trunk:
     conda:
         "../../environment.yml"
     threads: 1
+    priority: 10
     resources:
         mem="4GB",
         runtime="2h",
@@ -62,6 +65,7 @@ rule train_a:
     conda:
         "../../environment.yml"
     threads: 1
+    priority: 10
     resources:
         mem="8GB",
         runtime="24h",
@@ -91,6 +95,7 @@ rule latents_a:
     conda:
         "../../environment.yml"
     threads: 1
+    priority: 10
     resources:
         mem="4GB",
         runtime="2h",
@@ -120,6 +125,7 @@ rule train_b:
     conda:
         "../../environment.yml"
     threads: 1
+    priority: 10
     resources:
         mem="8GB",
         runtime="24h",
