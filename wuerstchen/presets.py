@@ -87,6 +87,7 @@ class Recipe:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 1.0
+    pretrained_rate: float = 1.0  # learning rate of parameters that start from trained weights, relative to the others
     ema: float = 0.999
     precision: str = "bf16"
     compiled: bool = True
@@ -215,7 +216,7 @@ def _emoji() -> Preset:
             ),
             "b": DiffusionRecipe(
                 steps=600, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="none",
-                validate_every=300,
+                validate_every=300, pretrained_rate=0.03,
             ),
             "c": DiffusionRecipe(
                 steps=300, batch_size=64, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=150

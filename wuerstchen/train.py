@@ -58,9 +58,14 @@ class Trainer:
             self.optimisers.append(self._optimiser(adversary))
 
     def _optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
+        r, slow = self.recipe, {id(p) for p in self.task.pretrained(module)}
         trained = [p for p in module.parameters() if p.requires_grad]
-        r = self.recipe
-        return torch.optim.AdamW(trained, lr=r.learning_rate, betas=r.betas, weight_decay=r.weight_decay, fused=True)
+        groups = [
+            {"params": [p for p in trained if id(p) not in slow], "factor": 1.0},
+            {"params": [p for p in trained if id(p) in slow], "factor": r.pretrained_rate},
+        ]
+        groups = [group for group in groups if group["params"]]
+        return torch.optim.AdamW(groups, lr=r.learning_rate, betas=r.betas, weight_decay=r.weight_decay, fused=True)
 
     def autocast(self) -> torch.autocast:
         return autocast(native_precision(self.recipe.precision))
@@ -84,8 +89,9 @@ class Trainer:
             losses["discriminator"].backward()
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(self.recipe, self.step)
-            torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], self.recipe.clip)
+                group["lr"] = group["factor"] * learning_rate(self.recipe, self.step)
+            everything = [p for group in optimiser.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(everything, self.recipe.clip)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self.step += 1

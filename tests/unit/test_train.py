@@ -1,6 +1,7 @@
 """Training: reproducible, resumable, and stopped by what it cannot use."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from tiny_study import run
 from wuerstchen import train, weights
 from wuerstchen.compressor import SemanticCompressor, load_by_order
 from wuerstchen.presets import preset
-from wuerstchen.tasks import latent_scaling, scale_latents, training_flops, unscale_latents
+from wuerstchen.tasks import latent_scaling, make_task, scale_latents, training_flops, unscale_latents
 from wuerstchen.train import batch_rows
 
 
@@ -131,6 +132,17 @@ def test_compressor_keeps_small_variances_beside_large_means_in_half_precision()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         latents = compressor.train().head(features.bfloat16())
     assert latents.std((0, 2, 3)) == pytest.approx(1, abs=0.05)
+
+
+def test_pretrained_parameters_learn_at_their_own_rate(study):
+    recipe = dataclasses.replace(preset("tiny").recipes["b"], pretrained_rate=0.5)
+    task = make_task("b", preset("tiny"), study / "data", study / "latents", 0)
+    trainer = train.Trainer(task, recipe, 0, "b", "")
+    trainer.update()
+    groups = trainer.optimisers[0].param_groups
+    backbone = sum(p.numel() for p in task.modules["compressor"].backbone.parameters() if p.requires_grad)
+    assert sum(p.numel() for p in groups[1]["params"]) == backbone
+    assert groups[1]["lr"] == pytest.approx(0.5 * groups[0]["lr"])
 
 
 def test_checkpoints_in_another_order_are_refused(tmp_path):
