@@ -12,10 +12,10 @@ rule tokens:
         "results/{study}/logs/data/tokens.log",
     benchmark:
         "results/{study}/benchmarks/tokens/tokens.tsv"
+    priority: 10
     conda:
         "../../environment.yml"
     threads: 1
-    priority: 10
     resources:
         mem="4GB",
         runtime="2h",
@@ -36,10 +36,10 @@ rule trunk:
         "results/{study}/logs/latents/trunk.log",
     benchmark:
         "results/{study}/benchmarks/trunk/trunk.tsv"
+    priority: 10
     conda:
         "../../environment.yml"
     threads: 1
-    priority: 10
     resources:
         mem="4GB",
         runtime="2h",
@@ -62,10 +62,10 @@ rule train_a:
         "results/{study}/logs/train/a.log",
     benchmark:
         "results/{study}/benchmarks/train_a/a.tsv"
+    priority: 10
     conda:
         "../../environment.yml"
     threads: 1
-    priority: 10
     resources:
         mem="8GB",
         runtime="24h",
@@ -92,10 +92,10 @@ rule latents_a:
         "results/{study}/logs/latents/a.log",
     benchmark:
         "results/{study}/benchmarks/latents_a/a.tsv"
+    priority: 10
     conda:
         "../../environment.yml"
     threads: 1
-    priority: 10
     resources:
         mem="4GB",
         runtime="2h",
@@ -122,10 +122,10 @@ rule train_b:
         "results/{study}/logs/train/b.log",
     benchmark:
         "results/{study}/benchmarks/train_b/b.tsv"
+    priority: 10
     conda:
         "../../environment.yml"
     threads: 1
-    priority: 10
     resources:
         mem="8GB",
         runtime="24h",
