@@ -30,6 +30,9 @@ class _Trained:
 
     def __init__(self, settings: Settings, known: dict[str, type]):
         self.settings = check_settings(settings, known)
+        # With several threads the last bits of a picture depend on its place in the batch, and so on the shard size,
+        # and on the number of cores. Shards side by side use the cores better anyway.
+        torch.set_num_threads(1)
 
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         """Images of one batch, uint8 (n, h, w, 3)."""
