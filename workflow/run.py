@@ -66,12 +66,12 @@ def main(argv: list[str] | None = None) -> None:
         for process in left:
             process.kill()
         psutil.wait_procs(left, timeout=30)
+    os.environ[MARK] = str(root)  # before anything is started, so that whatever a kill leaves behind is found
     locks = root / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):
         subprocess.run([*command, "--unlock", *rest], check=True)
         for half_written in (root / "results").glob("**/.*.tmp*"):  # what wuerstchen.files.atomic_path had begun
             half_written.unlink()
-    os.environ[MARK] = str(root)
     os.execv(sys.executable, [*command, *rest])
 
 
