@@ -1,6 +1,6 @@
 """From text to pictures: Stage C, Stage B and Stage A in turn (paper, 3.3), and the baseline LDM."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,18 @@ def twice(x: Tensor, scale: float) -> Tensor:
 def guided(predicted: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance over a doubled batch."""
     return predicted if scale == 1 else guide(*predicted.chunk(2), scale)
+
+
+def guided_noise(
+    network: nn.Module, objective: Callable[[Tensor, Tensor, Tensor], Tensor], condition: object, scale: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """predict(x, t) for `sample`: the guided noise of a network whose condition is doubled where guidance needs it."""
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        x = twice(x, scale)
+        return guided(objective(x, *network(x, twice(t, scale), condition)), scale)
+
+    return predict
 
 
 class Pictures:
@@ -107,30 +119,12 @@ class Wuerstchen(Pictures):
         """Pictures, uint8 (n, h, w, 3); the noise of each depends on the seed and its id alone."""
         text = self.encoder.encode(prompts)
         with autocast(self.precision):
-            return self.draw(text, ids, seed, steps_c, guidance_c, steps_b, guidance_b)
-
-    def draw(
-        self,
-        text: Tensor,
-        ids: Sequence[str],
-        seed: int,
-        steps_c: int,
-        guidance_c: float,
-        steps_b: int,
-        guidance_b: float,
-    ) -> np.ndarray:
-        """`generate` from text tokens."""
-        c = self.stage_c
-        condition = c.condition(doubled(text, self.null, guidance_c))
-
-        def predict(x: Tensor, t: Tensor) -> Tensor:
-            x = twice(x, guidance_c)
-            return guided(predicted_noise_c(x, *c(x, twice(t, guidance_c), condition)), guidance_c)
-
-        shape = (len(text), c.config.c_in, self.size, self.size)
-        latents = sample(predict, shape, steps_c, ImageNoise(seed, ids, "stage-c"), self.schedule)
-        latents = unscale_latents(latents, self.scaling)
-        return self.decode(self.refine(latents, text, ids, seed, steps_b, guidance_b))
+            condition = self.stage_c.condition(doubled(text, self.null, guidance_c))
+            predict = guided_noise(self.stage_c, predicted_noise_c, condition, guidance_c)
+            shape = (len(text), self.stage_c.config.c_in, self.size, self.size)
+            latents = sample(predict, shape, steps_c, ImageNoise(seed, ids, "stage-c"), self.schedule)
+            latents = unscale_latents(latents, self.scaling)
+            return self.decode(self.refine(latents, text, ids, seed, steps_b, guidance_b))
 
     def refine(
         self, latents: Tensor, text: Tensor, ids: Sequence[str], seed: int, steps: int, guidance: float
@@ -165,11 +159,7 @@ def sample_stage_b(
     if guidance != 1:
         image = torch.cat([image, torch.zeros_like(image)])
     condition = stage_b.condition(doubled(text, null, guidance), image, shape[1:])
-
-    def predict(x: Tensor, t: Tensor) -> Tensor:
-        x = twice(x, guidance)
-        return guided(predicted_noise_b(x, *stage_b(x, twice(t, guidance), condition)), guidance)
-
+    predict = guided_noise(stage_b, predicted_noise_b, condition, guidance)
     return sample(predict, (len(ids), *shape), steps, ImageNoise(seed, ids, "stage-b"), schedule)
 
 
@@ -194,11 +184,7 @@ class BaselineLDM(Pictures):
         text = self.encoder.encode(prompts)
         with autocast(self.precision):
             condition = self.unet.condition(doubled(text, self.null, guidance))
-
-            def predict(x: Tensor, t: Tensor) -> Tensor:
-                x = twice(x, guidance)
-                return guided(predicted_noise_b(x, *self.unet(x, twice(t, guidance), condition)), guidance)
-
+            predict = guided_noise(self.unet, predicted_noise_b, condition, guidance)
             noise = ImageNoise(seed, ids, "baseline-ldm")
             return self.decode(sample(predict, (len(prompts), *self.shape), steps, noise, self.schedule))
 

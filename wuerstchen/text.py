@@ -100,7 +100,7 @@ class MiniLM:
             ids = torch.zeros(batch_size, size, dtype=torch.long)
             ids[: len(batch)] = torch.tensor([pieces for _, pieces in batch])
             hidden = self.model(ids)
-            tokens[[row for row, _ in batch], :size] = hidden[: len(batch)].float()
+            tokens[[row for row, _ in batch], :size] = hidden[: len(batch)]
         return tokens.clone()
 
 
