@@ -24,7 +24,7 @@ prerequisites:
 .venv/installed: requirements.txt | prerequisites
 	python3.11 -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	.venv/bin/uv pip sync --python .venv/bin/python --require-hashes requirements.txt
+	.venv/bin/uv pip sync --python .venv/bin/python --require-hashes --compile-bytecode requirements.txt
 	@touch $@
 
 test: test-unit test-dag

@@ -38,18 +38,17 @@ def efficientnet_lite(number: int, pretrained: bool = True) -> nn.Module:
 
 
 def _stages(config: CompressorConfig, pretrained: bool) -> nn.ModuleList:
-    """The backbone as a list of stages, the last of which end in `c_features` channels at stride 32."""
+    """The first `config.stages` stages of the backbone; they end in `c_features` channels at stride 32."""
     if config.backbone == "efficientnet_lite0":
         net = efficientnet_lite(0, pretrained)
         stem, head = nn.Sequential(net.conv_stem, net.bn1), nn.Sequential(net.conv_head, net.bn2)
-        *early, last = net.blocks
-        return nn.ModuleList([stem, *early, nn.Sequential(last, head)])
+        return nn.ModuleList([stem, *net.blocks, head][: config.stages])
     if config.backbone in ("efficientnet_v2_s", "efficientnet_v2_l"):
         import torchvision.models
 
         if pretrained:
             raise ValueError(f"compressor.backbone: ImageNet weights of {config.backbone} are not loaded here yet")
-        return nn.ModuleList(getattr(torchvision.models, config.backbone)(weights=None).features)
+        return nn.ModuleList(getattr(torchvision.models, config.backbone)(weights=None).features[: config.stages])
     raise ValueError(f"compressor.backbone: {config.backbone!r}; use efficientnet_lite0, efficientnet_v2_s or _l")
 
 
@@ -94,12 +93,16 @@ class SemanticCompressor(nn.Module):
         return x
 
     def head(self, x: Tensor) -> Tensor:
-        """Latents from the output of `trunk`."""
-        for stage in self.backbone[self.frozen :]:
-            x = stage(x)
-        # in half precision a channel's mean can drown its variance before the normalisation, and then it is lost
+        """Latents from the output of `trunk`, always in float32.
+
+        In half precision a channel's mean can drown its variance before the normalisation, and then it is lost; and on
+        CPUs the gradient of a 5x5 depthwise convolution takes twenty times as long.
+        """
         with torch.autocast(x.device.type, enabled=False):
-            return self.mapper(x.float())
+            x = x.float()
+            for stage in self.backbone[self.frozen :]:
+                x = stage(x)
+            return self.mapper(x)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.trunk(images))

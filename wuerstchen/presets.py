@@ -64,7 +64,8 @@ class CompressorConfig:
     input_size: int = 768
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    trained_blocks: int = 99  # how many of the backbone's last stages are trained with Stage B; the rest stays frozen
+    stages: int = 99  # how many of the backbone's stages are used, from the first
+    trained_blocks: int = 99  # how many of these, from the last, are trained with Stage B; the rest stays frozen
 
 
 @dataclass(frozen=True)
@@ -184,27 +185,37 @@ def _emoji() -> Preset:
         text=text,
         stage_a=StageAConfig(bottleneck_blocks=2, width=64, codebook_size=1024, scale_factor=1.0),
         compressor=CompressorConfig(
-            backbone="efficientnet_lite0", input_size=96, mean=(0.5,) * 3, std=(0.5,) * 3, trained_blocks=1
+            # Of what the last two stages give, ridge regression recovers 5 % of a thumbnail's variance, of what comes
+            # before them 48 %: they know what is in a picture, and no longer where or in which colour.
+            backbone="efficientnet_lite0",
+            c_features=192,
+            input_size=96,
+            mean=(0.5,) * 3,
+            std=(0.5,) * 3,
+            stages=7,
+            trained_blocks=1,
         ),
         stage_b=UNetConfig(
-            widths=(64, 128, 192, 192),
-            heads=(0, 4, 6, 6),
-            down=(2, 2, 2, 2),
-            up=(2, 2, 2, 2),
-            c_cond=96,
+            widths=(64, 96, 128),
+            heads=(0, 4, 4),
+            levels=("CT", "CTA", "CTA"),
+            down=(2, 2, 2),
+            up=(2, 2, 2),
+            inject_image=(False, True, True),
+            c_cond=64,
             c_text=text.dimensions,
             dropout=0.0,
         ),
         stage_c=StageCConfig(width=256, c_text=text.dimensions, depth=6, heads=4, dropout=0.0),
         baseline_ldm=UNetConfig(
-            widths=(64, 128, 192, 192),
-            heads=(2, 4, 6, 6),
-            levels=("CtA",) * 4,
-            down=(1, 2, 3, 1),
-            up=(1, 3, 2, 1),
+            widths=(64, 96, 128),
+            heads=(2, 4, 4),
+            levels=("CtA",) * 3,
+            down=(1, 2, 2),
+            up=(2, 2, 1),
             c_image=0,
-            inject_image=(False,) * 4,
-            c_cond=96,
+            inject_image=(False,) * 3,
+            c_cond=64,
             c_text=text.dimensions,
             dropout=0.0,
         ),
@@ -215,14 +226,15 @@ def _emoji() -> Preset:
                 discriminator_width=128, discriminator_depth=4, revive_codes_every=20, validate_every=150,
             ),
             "b": DiffusionRecipe(
-                steps=600, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="none",
-                validate_every=300, pretrained_rate=0.03,
+                steps=1200, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="velocity",
+                validate_every=400, pretrained_rate=0.1,
             ),
             "c": DiffusionRecipe(
-                steps=300, batch_size=64, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=150
+                steps=400, batch_size=64, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=100
             ),
             "baseline-ldm": DiffusionRecipe(
-                steps=0, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=400
+                steps=0, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="velocity",
+                validate_every=400,
             ),
         },
     )  # fmt: skip

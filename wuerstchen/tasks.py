@@ -1,6 +1,7 @@
 """What is trained in each stage: networks, batches and losses. `train` holds the loop around them."""
 
 import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -380,11 +381,19 @@ def make_task(stage: str, preset: Preset, data: Path, latents: Path | None, seed
     return DIFFUSION_TASKS[stage](preset, stage, Inputs.read(stage, data, latents), seed)
 
 
+def convolution_backward_flops(grad_output, x, weight, bias, *args, out_shape=None, **kwargs) -> int:
+    """FLOPs of a convolution's gradient from shapes: torch 2.15 counts that of a depthwise one as if it were dense."""
+    *_, transposed, _, _, needed = args
+    forward = 2 * math.prod(x if transposed else grad_output) * math.prod(weight[1:])
+    return forward * (bool(needed[0]) + bool(needed[1]))
+
+
 def flops_per_sample(task: Task) -> int:
     """Training FLOPs of one sample, forward and backward, counted by torch on a batch of two."""
     state = copy.deepcopy(task.modules.state_dict())  # batch norm counts what it sees
     task.modules.train()
-    with FlopCounterMode(display=False) as counter:
+    own = {torch.ops.aten.convolution_backward: convolution_backward_flops}
+    with FlopCounterMode(display=False, custom_mapping=own) as counter:
         task.losses(task.modules, torch.arange(2) % task.n, generator("flops"), 0)["loss"].backward()
     task.modules.load_state_dict(state)
     task.modules.zero_grad(set_to_none=True)

@@ -16,6 +16,7 @@ from wuerstchen.diffusion import (
     sample,
     timesteps_released,
     timesteps_uniform,
+    velocity,
 )
 
 SCHEDULE = CosineSchedule()
@@ -67,6 +68,17 @@ def test_p2_formulas_differ_as_the_notes_say():
     assert torch.allclose(p2_code(alpha_bar), 1 - alpha_bar, atol=1e-6)
     assert p2_paper(alpha_bar)[1].item() == pytest.approx(1 / 3)
     assert (p2_code(alpha_bar) / p2_paper(alpha_bar))[2].item() == pytest.approx(2, rel=1e-3)
+
+
+def test_velocity_weight_is_that_of_a_velocity_loss():
+    """An error e of the noise is one of e / sqrt(alpha-bar) in v = sqrt(alpha-bar) noise - sqrt(1 - alpha-bar) x."""
+    alpha_bar = torch.tensor([0.3])
+    x, eps, e = torch.randn(2), torch.randn(2), 0.1
+    noised = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * eps
+    guess = (noised - (1 - alpha_bar).sqrt() * (eps + e)) / alpha_bar.sqrt()
+    v, guessed = (alpha_bar.sqrt() * n - (1 - alpha_bar).sqrt() * y for n, y in ((eps, x), (eps + e, guess)))
+    assert torch.allclose((v - guessed).square(), velocity(alpha_bar) * e**2, atol=1e-5)
+    assert velocity(torch.tensor([1e-4])).item() == pytest.approx(20)
 
 
 def test_timestep_sampling():

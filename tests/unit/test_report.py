@@ -125,12 +125,22 @@ def test_distance_verdict_needs_intervals_apart(study):
     assert words(study)[part] == "not reproduced"
 
 
-def test_robustness_verdict_needs_both_columns(study):
-    part = next(part for part in words(study) if part.startswith("Table 3"))
-    assert words(study)[part] == "reproduced"
-    path = study.directory / "robustness/twemoji.json"
-    rows = json.loads(path.read_text())["manipulations"]
-    rows["jpeg-70"] = rows["contrast-up"] | {"value": 0.01, "interval": [0.005, 0.02]}
+@pytest.mark.parametrize("jpeg", ["jpeg-70", "jpeg-95"])
+def test_robustness_verdict_needs_both_columns(study, jpeg):
+    strong, mild = (part for part in words(study) if part.startswith("Table 3"))
+    part = {"jpeg-70": strong, "jpeg-95": mild}[jpeg]
+    colours = {
+        key: {"value": 5.0, "interval": [4.0, 6.0]}
+        for key in ("brightness-up", "brightness-down", "contrast-up", "contrast-down")
+    }
+    for low, high, expected in ((7.0, 9.0, "reproduced"), (5.0, 9.0, "inconclusive"), (1.0, 2.0, "not reproduced")):
+        for name in ("openmoji", "twemoji"):
+            path = study.directory / f"robustness/{name}.json"
+            rows = json.loads(path.read_text())["manipulations"]
+            rows |= {key: rows[key] | value for key, value in colours.items()}
+            change(path, manipulations=rows | {jpeg: rows[jpeg] | {"value": (low + high) / 2, "interval": [low, high]}})
+        assert words(study)[part] == expected
+    rows[jpeg] |= {"value": 90.0, "interval": [80.0, 100.0]}
     change(path, manipulations=rows)
     assert words(study)[part] == "inconclusive"
 

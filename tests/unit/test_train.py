@@ -7,11 +7,19 @@ import json
 import pytest
 import torch
 from tiny_study import run
+from torch.utils.flop_counter import FlopCounterMode
 
 from wuerstchen import train, weights
 from wuerstchen.compressor import SemanticCompressor, load_by_order
 from wuerstchen.presets import preset
-from wuerstchen.tasks import latent_scaling, make_task, scale_latents, training_flops, unscale_latents
+from wuerstchen.tasks import (
+    convolution_backward_flops,
+    latent_scaling,
+    make_task,
+    scale_latents,
+    training_flops,
+    unscale_latents,
+)
 from wuerstchen.train import batch_rows
 
 
@@ -186,3 +194,24 @@ def test_checkpoints_name_what_is_wrong(tmp_path):
         weights.load(path)
     with pytest.raises(ValueError, match="no such checkpoint"):
         weights.load(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        torch.nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        torch.nn.Conv2d(8, 6, 3, stride=2),
+        torch.nn.ConvTranspose2d(8, 4, 2, stride=2),
+    ],
+)
+def test_the_gradient_of_a_convolution_takes_twice_its_flops(layer):
+    own = {torch.ops.aten.convolution_backward: convolution_backward_flops}
+    counted = []
+    for backward in (False, True):
+        with FlopCounterMode(display=False, custom_mapping=own) as counter:
+            y = layer(torch.zeros(2, 8, 10, 10, requires_grad=True))
+            y.sum().backward() if backward else None
+        counted.append(counter.get_total_flops())
+    per_output = 2 * layer.weight[0].numel()  # a multiplication and an addition per weight
+    outputs = 2 * 8 * 100 if isinstance(layer, torch.nn.ConvTranspose2d) else y.numel()
+    assert counted == [outputs * per_output, 3 * outputs * per_output]

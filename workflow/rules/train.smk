@@ -1,5 +1,5 @@
-# The three stages and the two baselines, with what each needs computed once beforehand. They go first (priority), since
-# the rest can run beside them and they are what everything waits for.
+# The three stages and the two baselines, with what each needs computed once beforehand. The stages go first (priority),
+# since each waits for the one before; then the baselines; all the rest can run beside them.
 # A run that was cut off goes on from train/<stage>/state/, which is no output: Snakemake would delete it.
 
 
@@ -193,6 +193,7 @@ use rule train_b as train_baseline with:
         "results/{study}/logs/train/baseline-ldm.log",
     benchmark:
         "results/{study}/benchmarks/train_baseline/baseline-ldm.tsv"
+    priority: 5
     params:
         stage="baseline-ldm",
         preset=config["preset"],
@@ -217,6 +218,7 @@ use rule train_b as train_baseline_bc with:
         "results/{study}/logs/train/baseline-ldm-bc.log",
     benchmark:
         "results/{study}/benchmarks/train_baseline_bc/baseline-ldm-bc.tsv"
+    priority: 5
     params:
         stage="baseline-ldm",
         preset=config["preset"],
