@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -149,32 +149,46 @@ def read_features(path: str | Path, like: FeatureSet | None = None) -> FeatureSe
     return feature_set
 
 
+def write_features_of(pictures: Sequence[Path], extractor: "Extractor", preprocessing: str, out: Path) -> None:
+    """Features of all images of the shards, in their order, as one npz. Raises ValueError where `extract` does."""
+    digest, total = images_sha256(pictures), count_images(pictures)
+    ids, features, logits = extract(iter_images(pictures), extractor, preprocessing, total)
+    key = {
+        "images_sha256": digest,
+        "extractor": {"name": extractor.name, "sha256": extractor.sha256},
+        "preprocessing": preprocessing,
+        "versions": library_versions("numpy", "pillow", "timm", "torch"),
+    }
+    write_features(out, FeatureSet(ids, features, logits, key))
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Command line: features of all images of the shards, in their order."""
+    """Command line: features of one or more sets of images; to load the network takes longer than to use it."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.features", description=__doc__.splitlines()[0])
-    parser.add_argument("--images", nargs="+", required=True, type=Path, metavar="ZIP", help="image shards, in order")
+    parser.add_argument(
+        "--of",
+        nargs="+",
+        action="append",
+        required=True,
+        type=Path,
+        metavar=("NPZ", "ZIP"),
+        help="the file to write and the image shards, in order; may be repeated",
+    )
     parser.add_argument("--extractor", default="efficientnet-lite2", help="name of the network (default: %(default)s)")
     parser.add_argument(
         "--preprocessing", default="none-128", help="none-128 (default) or bicubic-128 for square pictures of any size"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="NPZ")
     options = parser.parse_args(argv)
     from evaluation import extractors  # torch and timm: seconds that the readers of features need not pay
 
     try:
         extractor = extractors.load(options.extractor)
-        digest = images_sha256(options.images)
-        total = count_images(options.images)
-        ids, features, logits = extract(iter_images(options.images), extractor, options.preprocessing, total)
+        for out, *pictures in options.of:
+            if not pictures:
+                raise ValueError(f"--of {out}: name the image shards after it")
+            write_features_of(pictures, extractor, options.preprocessing, out)
     except (ValueError, ModuleNotFoundError) as error:
         raise SystemExit(str(error)) from None
-    key = {
-        "images_sha256": digest,
-        "extractor": {"name": extractor.name, "sha256": extractor.sha256},
-        "preprocessing": options.preprocessing,
-        "versions": library_versions("numpy", "pillow", "timm", "torch"),
-    }
-    write_features(options.out, FeatureSet(ids, features, logits, key))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ The towers are any open_clip model's and may run in low precision. Normalisation
 near 20 are 1/64 apart in float16 and 1/8 in bfloat16, which alone makes ties. A text is embedded once per prompt and
 an image once per image; win rates come from the stored scores.
 
-    python -m evaluation.preference score --scorer DIR --prompts-file JSONL --images ZIP ... --csv CSV --json JSON
+    python -m evaluation.preference score --scorer DIR --model ID --of PROMPTS JSONL CSV JSON ZIP ... [--of ...]
     python -m evaluation.preference validity --scorer DIR --data DIR --seed N --out JSON
     python -m evaluation.preference win-rate --model ID --scores CSV --rivals NAME=CSV ... --validity JSON --out JSON
 """
@@ -356,14 +356,17 @@ def _share(values: list[float], seed: int) -> dict[str, Any]:
 def run_score(options: argparse.Namespace) -> None:
     from evaluation.scorer import load
 
-    prompts = read_prompts(options.prompts_file)
     scorer = load(options.scorer)
-    ids, scores = score_images(scorer, prompts, options.images)
-    texts = [row["prompt"] for row in prompts]
-    digest = images_sha256(options.images)
-    record = score_record(scorer, scores, texts, options.model, options.prompts, digest, options.seed)
-    write_scores(options.csv, ids, scores)
-    write_json(options.json, record)
+    for name, *files in options.of:
+        if len(files) < 4:
+            raise ValueError(f"--of {name}: five or more values needed: PROMPTS JSONL CSV JSON ZIP ...")
+        jsonl, scores_csv, scores_json, *shards = map(Path, files)
+        prompts = read_prompts(jsonl)
+        ids, scores = score_images(scorer, prompts, shards)
+        texts = [row["prompt"] for row in prompts]
+        record = score_record(scorer, scores, texts, options.model, name, images_sha256(shards), options.seed)
+        write_scores(scores_csv, ids, scores)
+        write_json(scores_json, record)
 
 
 def run_validity(options: argparse.Namespace) -> None:
@@ -407,13 +410,16 @@ def main(argv: list[str] | None = None) -> None:
 
     score = commands.add_parser("score", help="score each image for its prompt")
     score.add_argument("--scorer", required=True, type=Path, metavar="DIR")
-    score.add_argument("--prompts-file", required=True, type=Path, metavar="JSONL")
-    score.add_argument("--images", required=True, nargs="+", type=Path, metavar="ZIP")
     score.add_argument("--model", required=True)
-    score.add_argument("--prompts", required=True)
+    score.add_argument(
+        "--of",
+        nargs="+",
+        action="append",
+        required=True,
+        metavar="VALUE",
+        help="PROMPTS JSONL CSV JSON ZIP ...: a prompt set's name and file, both files to write, its shards in order",
+    )
     score.add_argument("--seed", type=int, default=0, help="of the interval's bootstrap")
-    score.add_argument("--csv", required=True, type=Path)
-    score.add_argument("--json", required=True, type=Path)
     score.set_defaults(run=run_score)
 
     valid = commands.add_parser("validity", help="does the scorer know a held-out picture's own caption?")

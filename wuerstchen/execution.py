@@ -34,8 +34,12 @@ def can_compile() -> bool:
 
 def compile_blocks(module: nn.Module) -> None:
     """Compile each repeated block in place: a fraction of the time that compiling whole networks takes."""
+    import torch._inductor.config  # two seconds that only those who compile need pay
+
     # networks have blocks of many widths, and each is one more specialisation of the same forward function
     torch._dynamo.config.recompile_limit = 256
+    # in this process, unless it has several threads: a job's helpers would each import torch first
+    torch._inductor.config.compile_threads = torch.get_num_threads()
     for block in module.modules():
         if isinstance(block, ResBlock | AttentionBlock | MixingBlock):
             block.compile(dynamic=False)

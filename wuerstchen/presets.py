@@ -226,11 +226,11 @@ def _emoji() -> Preset:
                 discriminator_width=128, discriminator_depth=4, revive_codes_every=20, validate_every=150,
             ),
             "b": DiffusionRecipe(
-                steps=1200, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="velocity",
+                steps=850, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="velocity",
                 validate_every=400, pretrained_rate=0.1,
             ),
             "c": DiffusionRecipe(
-                steps=400, batch_size=64, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=100
+                steps=300, batch_size=64, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=100
             ),
             "baseline-ldm": DiffusionRecipe(
                 steps=0, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="velocity",

@@ -45,35 +45,37 @@ def a_set(n=5, **key):
 
 def test_program_joins_shards_in_order_and_records_its_key(tmp_path, means):
     paths = [shard(tmp_path / "0000.zip", ["b-1", "a-1"]), shard(tmp_path / "0001.zip", [f"c-{i}" for i in range(70)])]
-    main(["--images", *map(str, paths), "--extractor", "means", "--out", str(tmp_path / "f.npz")])
+    alone = shard(tmp_path / "alone.zip", ["a-1"])
+    both = [["--of", tmp_path / "f.npz", *paths], ["--of", tmp_path / "alone.npz", alone]]
+    main([*map(str, sum(both, [])), "--extractor", "means"])
     loaded = read_features(tmp_path / "f.npz")
     assert loaded.ids[:3] == ["b-1", "a-1", "c-0"] and len(loaded.ids) == 72
     assert loaded.features.shape == (72, 6) and loaded.features.dtype == np.float32 and loaded.logits.shape == (72, 3)
     assert loaded.key["images_sha256"] == images_sha256(paths)
     assert loaded.key["extractor"] == {"name": "means", "sha256": "0" * 64}
     assert loaded.key["preprocessing"] == "none-128" and "pillow" in loaded.key["versions"]
-    alone = shard(tmp_path / "alone.zip", ["a-1"])
-    main(["--images", str(alone), "--extractor", "means", "--out", str(tmp_path / "alone.npz")])
     assert np.array_equal(read_features(tmp_path / "alone.npz").features, loaded.of(["a-1"]))
 
 
 def test_program_is_reproducible(tmp_path, means):
     path = shard(tmp_path / "0000.zip", ["x-1", "x-2"])
     for name in ("one.npz", "two.npz"):
-        main(["--images", str(path), "--extractor", "means", "--out", str(tmp_path / name)])
+        main(["--of", str(tmp_path / name), str(path), "--extractor", "means"])
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
 
 
 def test_program_errors_are_one_line(tmp_path, means):
     small = shard(tmp_path / "small.zip", ["x-1"], size=64)
-    out = ["--out", str(tmp_path / "f.npz")]
+    out = ["--of", str(tmp_path / "f.npz")]
     with pytest.raises(SystemExit, match="128x128, got 64x64"):
-        main(["--images", str(small), "--extractor", "means", *out])
+        main([*out, str(small), "--extractor", "means"])
     with pytest.raises(SystemExit, match="unknown extractor 'nothing'"):
-        main(["--images", str(small), "--extractor", "nothing", *out])
+        main([*out, str(small), "--extractor", "nothing"])
     mixed = shard(tmp_path / "large.zip", ["x-2"])
     with pytest.raises(SystemExit, match="image x-1 is 64x64 px, those before it 128x128"):
-        main(["--images", str(mixed), str(small), "--extractor", "means", *out])
+        main([*out, str(mixed), str(small), "--extractor", "means"])
+    with pytest.raises(SystemExit, match="name the image shards after it"):
+        main([*out, "--extractor", "means"])
     assert not (tmp_path / "f.npz").exists()
 
 

@@ -145,10 +145,12 @@ def test_score_program_over_shards(clips, monkeypatch, tmp_path):
     prompts_file(tmp_path / "prompts.jsonl", ["p3", "p0", "p5", "p1", "p2", "p4"])
     shard(tmp_path / "0000.zip", {name: images[name] for name in ("p0", "p1", "p2", "p3")})
     shard(tmp_path / "0001.zip", {name: images[name] for name in ("p4", "p5")})
-    arguments = ["score", "--scorer", "x", "--prompts-file", str(tmp_path / "prompts.jsonl"), "--model", "m"]
-    arguments += ["--prompts", "names", "--csv", str(tmp_path / "out.csv"), "--json", str(tmp_path / "out.json")]
+    files = [str(tmp_path / name) for name in ("prompts.jsonl", "out.csv", "out.json")]
+    arguments = ["score", "--scorer", "x", "--model", "m", "--of", "names", *files]
     shards = [str(tmp_path / "0000.zip"), str(tmp_path / "0001.zip")]
-    preference.main([*arguments, "--images", *shards])
+    again = [files[0], str(tmp_path / "again.csv"), str(tmp_path / "again.json")]
+    preference.main([*arguments, *shards, "--of", "names", *again, *shards])
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
 
     with open(tmp_path / "out.csv") as file:
         rows = list(csv.DictReader(file))
@@ -165,10 +167,12 @@ def test_score_program_over_shards(clips, monkeypatch, tmp_path):
     assert record["interval"][0] < record["value"] < record["interval"][1]
 
     with pytest.raises(SystemExit, match="2 ids of the prompts are missing, such as p4"):
-        preference.main([*arguments, "--images", shards[0]])
+        preference.main([*arguments, shards[0]])
     shard(tmp_path / "0002.zip", {"stranger": images["p0"]})
     with pytest.raises(SystemExit, match="1 ids are not among the prompts, such as stranger"):
-        preference.main([*arguments, "--images", *shards, str(tmp_path / "0002.zip")])
+        preference.main([*arguments, *shards, str(tmp_path / "0002.zip")])
+    with pytest.raises(SystemExit, match="--of names: five or more values needed"):
+        preference.main(arguments)
 
 
 def test_scores_survive_the_csv_bit_for_bit(tmp_path):

@@ -10,10 +10,12 @@ from workflow.settings import source_flags, source_state, use_this_python
 use_this_python()
 
 # Ceilings are what the best possible model could reach; a folder of pictures has no second artist.
-CEILINGS = ["ceiling-stage-a", "ceiling-compressor"]
-if config["data"]["source"] == "emoji":
-    CEILINGS.append("ceiling-other-artist")
+RECONSTRUCTED = ["ceiling-stage-a", "ceiling-compressor"]
 WITH_PICTURES = ["names", "descriptions"]  # the prompt sets whose prompts have a real picture
+REAL = {"real": WITH_PICTURES}  # what needs no trained stage, with its prompt sets
+if config["data"]["source"] == "emoji":
+    REAL["ceiling-other-artist"] = ["names"]
+CEILINGS = [*RECONSTRUCTED, *list(REAL)[1:]]
 FIGURES = ["collage", "side-by-side", "speed", "training", "robustness"]
 
 
@@ -50,7 +52,7 @@ def budget(*stages):
 def sampling_flags(wildcards):
     """A model's sampling settings, such as `--set steps_c=20 guidance_c=4.0`; ceilings use Stage B's."""
     settings = config["sampling"].get(wildcards.model, {})
-    if wildcards.model in ["ceiling-stage-a", "ceiling-compressor"]:
+    if wildcards.model in RECONSTRUCTED:
         settings = {key: config["sampling"]["wuerstchen"][key] for key in ["steps_b", "guidance_b"]}
     return "--set " + " ".join(f"{key}={value}" for key, value in settings.items()) if settings else ""
 
@@ -88,14 +90,28 @@ def shards(model, prompts, suffix=".zip"):
     return [f"{STUDY}/images/{model}/{prompts}/{shard:04d}{suffix}" for shard in range(number)]
 
 
-def shards_of(wildcards):
-    """The same for a rule's wildcards."""
-    return shards(wildcards.model, wildcards.prompts)
-
-
 def all_shards(model, suffix=".zip"):
     """The shards of one model over all prompt sets."""
     return [shard for prompts in config["prompts"] for shard in shards(model, prompts, suffix)]
+
+
+def features_of(sets):
+    """The flags that make the features of some models (keys) on some prompt sets (values)."""
+    return " ".join(
+        f"--of {STUDY}/features/{model}/{prompts}.npz {' '.join(shards(model, prompts))}"
+        for model, names in sets.items()
+        for prompts in names
+    )
+
+
+def preferences_of(wildcards):
+    """The flags that score one model's pictures of all prompt sets."""
+    model = wildcards.model
+    return " ".join(
+        f"--of {prompts} {STUDY}/prompts/{prompts}.jsonl {STUDY}/preference/{model}/{prompts}.csv"
+        f" {STUDY}/scores/emoji-score/{model}/{prompts}.json {' '.join(shards(model, prompts))}"
+        for prompts in config["prompts"]
+    )
 
 
 def usage_files():

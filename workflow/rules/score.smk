@@ -1,39 +1,60 @@
-# Measurements of the pictures: features once per model and prompt set, then one small JSON per score.
-# One thread each: most of a short job is its start, so two side by side are faster than one with two threads.
+# Measurements of the pictures: features and preferences, one job per model for all prompt sets, since its start takes
+# longer than its work; then one small JSON per score.
 
 
 rule features:
     input:
-        pictures=shards_of,
+        pictures=lambda wildcards: all_shards(wildcards.model),
         code=code("features"),
     output:
-        "results/{study}/features/{model}/{prompts}.npz",
+        collect("results/{{study}}/features/{{model}}/{prompts}.npz", prompts=config["prompts"]),
     log:
-        "results/{study}/logs/features/{model}/{prompts}.log",
+        "results/{study}/logs/features/{model}.log",
     benchmark:
-        "results/{study}/benchmarks/features/{model}/{prompts}.tsv"
+        "results/{study}/benchmarks/features/{model}.tsv"
+    wildcard_constraints:
+        model="|".join(config["models"]),
     conda:
         "../../environment.yml"
     threads: 1
     resources:
         mem="4GB",
-        runtime="1h",
+        runtime="2h",
+    params:
+        of=lambda wildcards: features_of({wildcards.model: config["prompts"]}),
     shell:
-        "python -m evaluation.features --images {input.pictures} --extractor efficientnet-lite2"
-        " --out {output} > {log} 2>&1"
+        "python -m evaluation.features {params.of} --extractor efficientnet-lite2 > {log} 2>&1"
 
 
-# The gallery in which recall looks for the true picture.
-use rule features as gallery with:
+# Among them the gallery in which recall looks for the true picture.
+use rule features as features_of_real with:
     input:
-        pictures="results/{study}/data/pictures.zip",
+        "results/{study}/data/pictures.zip",
+        pictures=[shard for model, sets in REAL.items() for prompts in sets for shard in shards(model, prompts)],
         code=code("features"),
     output:
         "results/{study}/features/pictures.npz",
+        [f"results/{{study}}/features/{model}/{prompts}.npz" for model, sets in REAL.items() for prompts in sets],
     log:
-        "results/{study}/logs/features/pictures.log",
+        "results/{study}/logs/features/real.log",
     benchmark:
-        "results/{study}/benchmarks/gallery/pictures.tsv"
+        "results/{study}/benchmarks/features_of_real/real.tsv"
+    params:
+        of=f"--of {STUDY}/features/pictures.npz {STUDY}/data/pictures.zip {features_of(REAL)}",
+
+
+use rule features as features_of_ceilings with:
+    input:
+        pictures=[shard for ceiling in RECONSTRUCTED for shard in shards(ceiling, "names")],
+        code=code("features"),
+    output:
+        [f"results/{{study}}/features/{ceiling}/names.npz" for ceiling in RECONSTRUCTED],
+    log:
+        "results/{study}/logs/features/ceilings.log",
+    benchmark:
+        "results/{study}/benchmarks/features_of_ceilings/ceilings.tsv"
+    params:
+        of=features_of({ceiling: ["names"] for ceiling in RECONSTRUCTED}),
 
 
 rule scores:
@@ -176,28 +197,30 @@ rule preference:
     input:
         "results/{study}/scorer/model.safetensors",
         "results/{study}/scorer/config.json",
-        pictures=shards_of,
-        prompts="results/{study}/prompts/{prompts}.jsonl",
+        collect("results/{{study}}/prompts/{prompts}.jsonl", prompts=config["prompts"]),
+        pictures=lambda wildcards: all_shards(wildcards.model),
         code=code("preference"),
     output:
-        csv="results/{study}/preference/{model}/{prompts}.csv",
-        json="results/{study}/scores/emoji-score/{model}/{prompts}.json",
+        collect("results/{{study}}/preference/{{model}}/{prompts}.csv", prompts=config["prompts"]),
+        collect("results/{{study}}/scores/emoji-score/{{model}}/{prompts}.json", prompts=config["prompts"]),
     log:
-        "results/{study}/logs/preference/{model}/{prompts}.log",
+        "results/{study}/logs/preference/{model}.log",
     benchmark:
-        "results/{study}/benchmarks/preference/{model}/{prompts}.tsv"
+        "results/{study}/benchmarks/preference/{model}.tsv"
+    wildcard_constraints:
+        model="|".join(config["models"]),
     conda:
         "../../environment.yml"
     threads: 1
     resources:
         mem="4GB",
-        runtime="1h",
+        runtime="2h",
     params:
+        of=preferences_of,
         seed=config["seed"],
     shell:
         "python -m evaluation.preference score --scorer results/{wildcards.study}/scorer"
-        " --prompts-file {input.prompts} --images {input.pictures} --model {wildcards.model}"
-        " --prompts {wildcards.prompts} --seed {params.seed} --csv {output.csv} --json {output.json} > {log} 2>&1"
+        " --model {wildcards.model} {params.of} --seed {params.seed} > {log} 2>&1"
 
 
 rule win_rates:
