@@ -136,7 +136,7 @@ def test_compressor_gives_normalised_latents_of_the_papers_shape(study):
 def test_compressor_keeps_small_variances_beside_large_means_in_half_precision():
     compressor = SemanticCompressor(preset("emoji").compressor, pretrained=True)
     compressor.mapper[0].weight.data = compressor.mapper[0].weight.data * 0.01 + 0.1
-    features, compressor.backbone, compressor.frozen = torch.rand(16, 1280, 3, 3), torch.nn.ModuleList(), 0
+    features, compressor.backbone, compressor.frozen = torch.rand(16, 192, 3, 3), torch.nn.ModuleList(), 0
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         latents = compressor.train().head(features.bfloat16())
     assert latents.std((0, 2, 3)) == pytest.approx(1, abs=0.05)
