@@ -58,8 +58,8 @@ class Task:
         """A network that is trained against the others, by an optimiser of its own."""
         return None
 
-    def pretrained(self, module: nn.Module) -> list[nn.Parameter]:
-        """Parameters of `module` that start from trained weights, and learn at the recipe's `pretrained_rate`."""
+    def pretrained(self) -> list[nn.Parameter]:
+        """Parameters that start from trained weights, and learn at the recipe's `pretrained_rate`."""
         return []
 
     def metadata(self, modules: nn.ModuleDict) -> dict:
@@ -293,8 +293,8 @@ class StageBTask(DiffusionTask):
         a, b = stage_b(noised, t, stage_b.condition(text, image, noised.shape[-2:]))
         return predicted_noise_b(noised, a, b)
 
-    def pretrained(self, module: nn.Module) -> list[nn.Parameter]:
-        return list(self.modules["compressor"].backbone.parameters()) if module is self.modules else []
+    def pretrained(self) -> list[nn.Parameter]:
+        return list(self.modules["compressor"].backbone.parameters())
 
     def metadata(self, modules: nn.ModuleDict) -> dict:
         return {"stage_b": to_dict(self.preset.stage_b), "compressor": to_dict(self.preset.compressor)}

@@ -58,7 +58,7 @@ class Trainer:
             self.optimisers.append(self._optimiser(adversary))
 
     def _optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
-        r, slow = self.recipe, {id(p) for p in self.task.pretrained(module)}
+        r, slow = self.recipe, {id(p) for p in self.task.pretrained()}
         trained = [p for p in module.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if id(p) not in slow], "factor": 1.0},
