@@ -1,25 +1,15 @@
-"""Findings in words: the results to read first, and what became of each part of the paper.
+"""Findings in words: the results to read first.
 
 Every sentence is made from the score files of a study; none is written by hand for one result.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from evaluation import published
 from evaluation.printing import interval, percent, significant
 from evaluation.results import SCORES, NotRun, Study, model_name
 from evaluation.tables import COUNTERPART, PAPER_SETS
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One part of the paper and what became of it here."""
-
-    part: str
-    word: str
-    why: str
 
 
 def duration(seconds: float) -> str:
@@ -137,106 +127,3 @@ def energy(kwh: float) -> str:
 def mass(kg: float) -> str:
     """Mass in g below 1 kg, else in kg."""
     return f"{significant(kg * 1000)} g" if kg < 1 else f"{significant(kg)} kg"
-
-
-def verdicts(study: Study) -> list[Verdict]:
-    """What became of each part of the paper."""
-    found = [_win_verdict(study, prompts) for prompts in study.prompt_sets]
-    found.append(Verdict("Table 1: the other rivals", "quoted", "GANs and Stable Diffusion are not run in this study."))
-    found += [
-        _score_verdict(study, "fd", "distance to real pictures (FID)", lower=True),
-        _score_verdict(study, "is", "IS", lower=False),
-    ]
-    found.append(Verdict("Table 2: all other models", "quoted", "The paper's rows are printed as they are."))
-    found += [
-        _carbon_verdict(study),
-        _robustness_verdict(study, "jpeg-70", "JPEG compression counts more than mild colour changes"),
-        _robustness_verdict(study, "jpeg-95", "mild colour changes count less than the mildest JPEG"),
-        _collage_verdict(study),
-        _speed_verdict(study),
-    ]
-    found.append(Verdict("Figure 5: human preference", "not run", "It needs people; this study asks none."))
-    found.append(Verdict("Appendix D: what Stage C holds", "not run", "Its decoder is not part of this study."))
-    return found
-
-
-def _win_verdict(study: Study, prompts: str) -> Verdict:
-    part = f"Table 1: preferred to the Baseline LDM, {prompts}"
-    measured = study.read(f"scores/win-rate/{prompts}.json")
-    if isinstance(measured, NotRun):
-        return Verdict(part, "not run", measured.reason)
-    pair = measured["rivals"].get("baseline-ldm")
-    if pair is None:
-        return Verdict(part, "not run", "the Baseline LDM is not among the models")
-    if not measured["valid"]:
-        return Verdict(part, "inconclusive", "EmojiScore failed its validity test.")
-    low, high = pair["interval"]
-    word = "reproduced" if low > 0.5 else "not reproduced" if high < 0.5 else "inconclusive"
-    return Verdict(part, word, f"Preferred in {with_range(pair['rate'], pair['interval'], percent)}; even is 50 %.")
-
-
-def _score_verdict(study: Study, key: str, name: str, *, lower: bool) -> Verdict:
-    """Whether the model under study beats the Baseline LDM with intervals that do not overlap, as in Table 2."""
-    prompts = study.prompt_sets[0]
-    part = f"Table 2: {name} {'below' if lower else 'above'} the Baseline LDM's"
-    ours, theirs = (study.score(SCORES[key], model, prompts) for model in (study.model, "baseline-ldm"))
-    for score in (ours, theirs):
-        if isinstance(score, NotRun):
-            return Verdict(part, "not run", score.reason)
-    better, worse = (ours, theirs) if lower else (theirs, ours)
-    if better["interval"][1] < worse["interval"][0]:
-        word = "reproduced"
-    elif better["interval"][0] > worse["interval"][1]:
-        word = "not reproduced"
-    else:
-        word = "inconclusive"
-    said = f"{with_range(ours['value'], ours['interval'])} against {with_range(theirs['value'], theirs['interval'])}"
-    return Verdict(part, word, f"With EfficientNet-Lite2 features: {said}.")
-
-
-def _carbon_verdict(study: Study) -> Verdict:
-    part, carbon = "Table 2: carbon", study.read("carbon.json")
-    if isinstance(carbon, NotRun):
-        return Verdict(part, "not run", carbon.reason)
-    holds = sum(row["holds"] for row in carbon["paper"])
-    return Verdict(part, "recomputed", f"{holds} of {len(carbon['paper'])} printed values follow from hours and power.")
-
-
-def _robustness_verdict(study: Study, jpeg: str, claim: str) -> Verdict:
-    """Appendix B's finding: this JPEG moves the distance more than any change of brightness or contrast by 10 %."""
-    part = f"Table 3: {claim}"
-    mild = ("brightness-up", "brightness-down", "contrast-up", "contrast-down")
-    said, words = [], set()
-    for name in study.config["robustness"]["sets"]:
-        measured = study.read(f"robustness/{name}.json")
-        if isinstance(measured, NotRun):
-            return Verdict(part, "not run", measured.reason)
-        rows = measured["manipulations"]
-        if not {jpeg, *mild} <= rows.keys():
-            return Verdict(part, "not run", f"robustness/{name}.json lacks {jpeg} or a colour change")
-        largest = max(mild, key=lambda key: rows[key]["value"])
-        above = rows[jpeg]["interval"][0] > max(rows[key]["interval"][1] for key in mild)
-        below = rows[jpeg]["interval"][1] < rows[largest]["interval"][0]
-        words.add("reproduced" if above else "not reproduced" if below else "inconclusive")
-        values = [significant(rows[key]["value"]) for key in (jpeg, largest)]
-        said.append(f"{name}: {jpeg} {values[0]}, {largest} {values[1]}")
-    word = words.pop() if len(words) == 1 else "inconclusive"
-    return Verdict(part, word, "; ".join(said) + ".")
-
-
-def _collage_verdict(study: Study) -> Verdict:
-    part = "Figure 1 and Appendix A: collages"
-    drawn = any((study.directory / "images" / study.model).glob("*/*.zip"))
-    return Verdict(part, "drawn here" if drawn else "not run", "Own pictures, unpicked." if drawn else "no pictures")
-
-
-def _speed_verdict(study: Study) -> Verdict:
-    part, said = "Figure 4: sampling time", []
-    for path in sorted((study.directory / "speed").glob("*.json")):
-        record = study.read(f"speed/{path.name}")
-        last = record["batches"][-1]
-        seconds = significant(last["seconds_per_image"])
-        said.append(f"{model_name(record['model'])} {seconds} s a picture in batches of {last['batch_size']}")
-    if not said:
-        return Verdict(part, "not run", "there is no speed/*.json")
-    return Verdict(part, "measured here", "; ".join(said) + ". The paper's rivals need a GPU.")

@@ -7,25 +7,29 @@ The words about numbers are made here, the page in templates/report.html.j2, whi
 
 import argparse
 import base64
+import io
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
 
-from evaluation.findings import duration, energy, headlines, mass, verdicts
+from evaluation.findings import duration, energy, headlines, mass
+from evaluation.preference import read_scores
 from evaluation.printing import Printed, Table, percent, printed, significant
 from evaluation.results import SCORES, NotRun, Study, decode, model_name
 from evaluation.tables import recall_table, scores_table, table1, table2, table3
+from evaluation.verdicts import WORDS, Grid, grids
 from wuerstchen.files import write_text
 
 LIMIT = 10_000_000  # bytes: what a browser and a mail still take
 SCALE = 0.59  # of a figure's pixels on the page: its 8 pt text then reads like the text around it
-GALLERY = 8  # prompts of each set to look through
+UNPICKED, PICKED = 8, 4  # prompts of each set to look through: chosen by nobody; of the best and of the worst
 FIGURES = {
-    "collage": "Pictures of the model under study with their prompts. Nobody picked them: a hash of the seed and the "
-    "prompt's id did (the paper's Figure 1 and Appendix A).",
     "training": "Loss of every stage while it was trained. The losses of different stages are not comparable.",
     "speed": "Sampling time of a batch against its size (the shape of the paper's Figure 4).",
     "robustness": "Table 3 as a plot. The two panels have different scales; what can be compared is the order.",
@@ -65,26 +69,74 @@ DIFFERENCES = (
 )
 
 
+def strip(study: Study) -> list[dict[str, Any]]:
+    """What a reader should see first: a few unpicked prompts of every set, drawn by the model under study."""
+    rows = [(prompts, row) for prompts in study.prompt_sets for _, some in study.shown(prompts, 4) for row in some[:2]]
+    return [_sample(study, prompts, row, [study.model], {}) for prompts, row in rows]
+
+
 def gallery(study: Study) -> list[dict[str, Any]]:
-    """Unpicked prompts of every set with the pictures of the real artist and of each model as data URIs."""
+    """Samples of every prompt set in groups: unpicked, and the best and the worst of the model under study by score.
+
+    A group has a title, rows (see `_sample`) and, where it could not be made, the reason as `absent`.
+    """
+    models = ["real", *study.models]
     sections = []
     for prompts in study.prompt_sets:
-        items = []
-        for _, rows in study.shown(prompts, GALLERY):
-            for row in rows:
-                pictures = [(model_name(model), study.picture(model, prompts, row["id"])) for model in study.models]
-                if row["image"] is not None:
-                    pictures.insert(0, ("Real picture", study.picture("real", prompts, row["id"])))
-                shown = [(name, None if png is None else data_uri(png)) for name, png in pictures]
-                items.append(
-                    {"id": row["id"], "prompt": row["prompt"], "challenge": row["challenge"], "pictures": shown}
-                )
-        sections.append({"prompts": prompts, "rows": items, "of": len(study.prompt_rows(prompts))})
+        all_rows = study.prompt_rows(prompts)
+        scores = {model: _scores(study, model, prompts) for model in study.models}
+        ours = scores[study.model]
+        unpicked = [row for _, rows in study.shown(prompts, UNPICKED) for row in rows]
+        groups = [(f"Unpicked: {len(unpicked)} of {len(all_rows)}", unpicked, None)]
+        for title, sign in (("Best", -1), ("Worst", 1)):
+            absent, rows = str(ours), []
+            if not isinstance(ours, NotRun):
+                absent = None
+                scored = [row for row in all_rows if row["id"] in ours]
+                rows = sorted(scored, key=lambda row: (sign * ours[row["id"]], row["id"]))[:PICKED]
+            groups.append((f"{title} {PICKED} by EmojiScore of {model_name(study.model)}", rows, absent))
+        made = [
+            {"title": title, "absent": absent, "rows": [_sample(study, prompts, row, models, scores) for row in rows]}
+            for title, rows, absent in groups
+        ]
+        sections.append({"prompts": prompts, "groups": made})
     return sections
 
 
+def _scores(study: Study, model: str, prompts: str) -> dict[str, Any] | NotRun:
+    path = study.directory / "preference" / model / f"{prompts}.csv"
+    return read_scores(path) if path.is_file() else NotRun(f"there is no preference/{model}/{prompts}.csv")
+
+
+def _sample(study: Study, prompts: str, row: dict, models: Sequence[str], scores: dict) -> dict[str, Any]:
+    """One prompt with its pictures: (name, data URI or None, score in words or None) of each model."""
+    pictures = []
+    for model in models:
+        if model == "real" and row["image"] is None:
+            continue
+        png, by_id = study.picture(model, prompts, row["id"]), scores.get(model, {})
+        score = None if isinstance(by_id, NotRun) or row["id"] not in by_id else f"{by_id[row['id']]:.2f}"
+        name = "Real picture" if model == "real" else model_name(model)
+        pictures.append((name, None if png is None else data_uri(png), score))
+    return {key: row[key] for key in ("id", "prompt", "challenge")} | {"pictures": pictures}
+
+
+@cache
 def data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    """A picture for the page: the same pixels as lossless WebP where that is smaller than the PNG."""
+    file = io.BytesIO()
+    decode(png).save(file, "WEBP", lossless=True, quality=100)
+    kind, data = min(("webp", file.getvalue()), ("png", png), key=lambda pair: len(pair[1]))
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def tally(of: Sequence[Grid]) -> list[dict[str, Any]]:
+    """How often each word is the verdict, in each table and among the figures."""
+    counts = [Counter(cell.word for cell in grid.cells) for grid in of]
+    return [
+        {"word": word, "mark": mark, "meaning": meaning, "counts": [count[word] for count in counts]}
+        for word, (mark, meaning) in WORDS.items()
+    ]
 
 
 def figures(study: Study) -> dict[str, dict[str, Any]]:
@@ -141,9 +193,11 @@ def seconds_by_rule(study: Study) -> list[dict[str, Any]]:
 
 
 def tables(study: Study) -> dict[str, tuple[Table, Printed]]:
-    """Every table of the page with its printed form."""
+    """Our measurements of every table, with their printed form."""
     made = [table1(study), table2(study), table3(study), recall_table(study), scores_table(study)]
-    return {table.name: (table, printed(table)) for table in made}
+    # The quoted rows stand in the verdicts already.
+    ours = [replace(table, blocks=[b for b in table.blocks if not b.title.startswith("Quoted")]) for table in made]
+    return {table.name: (table, printed(table)) for table in ours}
 
 
 def _or_none(value: Any) -> Any:
@@ -161,14 +215,17 @@ def page(study: Study) -> str:
     )
     environment.filters |= {"significant": significant, "percent": percent, "duration": duration}
     environment.filters |= {"energy": energy, "mass": mass}
-    summary = study.read("summary.json")
+    summary, judged = study.read("summary.json"), grids(study)
     html = environment.get_template("report.html.j2").render(
         study=study,
         model=model_name(study.model),
         rivals=[model_name(rival) for rival in study.rivals],
         split=_or_none(study.read("data/split.json")),
         headlines=headlines(study),
-        verdicts=verdicts(study),
+        grids={grid.name: grid for grid in judged},
+        tally=tally(judged),
+        marks={word: mark for word, (mark, _) in WORDS.items()},
+        strip=strip(study),
         figures=figures(study),
         gallery=gallery(study),
         tables=tables(study),

@@ -204,11 +204,12 @@ def _measured_row(study: Study, model: str, prompts: str) -> Record:
     for key, score in scores.items():
         row |= score_fields(f"{key}_efficientnet_lite2", score)
     row["n"] = next((score["n"] for score in scores.values() if not isinstance(score, NotRun)), scores["fd"])
-    row["sampling_steps"] = _sampling_steps(study.config["sampling"].get(model))
+    row["sampling_steps"] = sampling_steps(study.config["sampling"].get(model))
     return row | training_cost(study, STAGES.get(model, ()))
 
 
-def _sampling_steps(sampling: dict | None) -> str | int:
+def sampling_steps(sampling: dict | None) -> str | int:
+    """Steps of one model's `sampling` in the config, for Würstchen as `Stage C + Stage B`; n/a without any."""
     if sampling is None:
         return NOT_APPLICABLE
     if "steps_c" in sampling:

@@ -185,6 +185,8 @@ def _scores(directory: Path, prompts: str, number: int) -> None:
         if model in MODELS:
             preference = _score("emoji-score", model, prompts, 20.5 - place, 0.3)
             write_json(scores / f"emoji-score/{model}/{prompts}.json", preference)
+            lines = [f"{prompts}-{row:03d},{20.5 - place + row / 8}\n" for row in range(preference["n"])]
+            write_text(directory / f"preference/{model}/{prompts}.csv", "id,score\n" + "".join(lines))
         if prompts == "names" and model != "real":
             recall = _score("recall", model, prompts, 0.25 + place / 10, 0.05)
             recall["recall"] = {part: _recall(place, share) for part, share in _PARTS}
