@@ -18,7 +18,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from evaluation import published
-from evaluation.results import SHOWN, NotRun, Study, decode, model_name
+from evaluation.results import SETS, SHOWN, NotRun, Study, decode, model_name
 from wuerstchen.files import atomic_path
 
 STYLE = Path(__file__).with_name("matplotlibrc")
@@ -26,11 +26,6 @@ WIDTH = 7.2  # inches: a page of text
 LAYOUT = {"layout": "constrained"}
 GREY = "#666666"
 MARKERS = "os^Dv"
-SETS = {
-    "names": "Short captions (names)",
-    "descriptions": "Long captions (descriptions)",
-    "compositions": "Combinations nobody drew (compositions)",
-}
 
 
 def text_width(said: str, size: float, weight: str = "normal") -> float:

@@ -125,7 +125,7 @@ def printed(table: Table) -> Printed:
 
     def cell(value: str | NotRun) -> str:
         if isinstance(value, NotRun):
-            return f"not run ({marks.setdefault(value.reason, _letters(len(marks)))})"
+            return f"not run ({marks.setdefault(value.reason, letters(len(marks)))})"
         return str(value)
 
     sections: list[tuple[list[str], list[bool], list[tuple[str, list[list[str]]]]]] = []
@@ -139,12 +139,13 @@ def printed(table: Table) -> Printed:
     return Printed(sections, table.notes + [f"({mark}) not run: {reason}." for reason, mark in marks.items()])
 
 
-def _letters(number: int) -> str:
-    letters = ""
+def letters(number: int) -> str:
+    """The sign of note `number`, from 0: a, b, ... z, aa."""
+    said = ""
     while number >= 0:
-        letters = chr(ord("a") + number % 26) + letters
+        said = chr(ord("a") + number % 26) + said
         number = number // 26 - 1
-    return letters
+    return said
 
 
 def csv_cell(value: Value) -> str | int | float:

@@ -21,13 +21,14 @@ import yaml
 from evaluation.findings import duration, energy, headlines, mass
 from evaluation.preference import read_scores
 from evaluation.printing import Printed, Table, percent, printed, significant
-from evaluation.results import SCORES, NotRun, Study, decode, model_name
+from evaluation.results import SCORES, SETS, NotRun, Study, decode, model_name
 from evaluation.tables import recall_table, scores_table, table1, table2, table3
 from evaluation.verdicts import WORDS, Grid, grids
 from wuerstchen.files import write_text
 
 LIMIT = 10_000_000  # bytes: what a browser and a mail still take
 SCALE = 0.59  # of a figure's pixels on the page: its 8 pt text then reads like the text around it
+SHORT = 0.05  # of the longest rule's time: what takes less is summed up
 UNPICKED, PICKED = 8, 4  # prompts of each set to look through: chosen by nobody; of the best and of the worst
 FIGURES = {
     "training": "Loss of every stage while it was trained. The losses of different stages are not comparable.",
@@ -88,18 +89,18 @@ def gallery(study: Study) -> list[dict[str, Any]]:
         ours = scores[study.model]
         unpicked = [row for _, rows in study.shown(prompts, UNPICKED) for row in rows]
         groups = [(f"Unpicked: {len(unpicked)} of {len(all_rows)}", unpicked, None)]
-        for title, sign in (("Best", -1), ("Worst", 1)):
+        for title, sign in (("best", -1), ("worst", 1)):
             absent, rows = str(ours), []
             if not isinstance(ours, NotRun):
                 absent = None
                 scored = [row for row in all_rows if row["id"] in ours]
                 rows = sorted(scored, key=lambda row: (sign * ours[row["id"]], row["id"]))[:PICKED]
-            groups.append((f"{title} {PICKED} by EmojiScore of {model_name(study.model)}", rows, absent))
+            groups.append((f"Picked by score: the {PICKED} {title} of {model_name(study.model)}", rows, absent))
         made = [
             {"title": title, "absent": absent, "rows": [_sample(study, prompts, row, models, scores) for row in rows]}
             for title, rows, absent in groups
         ]
-        sections.append({"prompts": prompts, "groups": made})
+        sections.append({"title": SETS.get(prompts, prompts), "groups": made})
     return sections
 
 
@@ -115,7 +116,11 @@ def _sample(study: Study, prompts: str, row: dict, models: Sequence[str], scores
         if model == "real" and row["image"] is None:
             continue
         png, by_id = study.picture(model, prompts, row["id"]), scores.get(model, {})
-        score = None if isinstance(by_id, NotRun) or row["id"] not in by_id else f"{by_id[row['id']]:.2f}"
+        score = (
+            None
+            if isinstance(by_id, NotRun) or row["id"] not in by_id
+            else f"{by_id[row['id']]:.2f}".replace("-", "\N{MINUS SIGN}")
+        )
         name = "Real picture" if model == "real" else model_name(model)
         pictures.append((name, None if png is None else data_uri(png), score))
     return {key: row[key] for key in ("id", "prompt", "challenge")} | {"pictures": pictures}
@@ -184,11 +189,16 @@ def provenance(study: Study) -> list[tuple[str, str]]:
 
 
 def seconds_by_rule(study: Study) -> list[dict[str, Any]]:
-    """Time of each rule, longest first: name, words and share of the longest in percent."""
+    """Time of each rule, longest first: name, words and share of the longest in percent; short ones together."""
     summary = study.read("summary.json")
     rules = {} if isinstance(summary, NotRun) else summary["wall_seconds"]["rules"]
     longest = max(rules.values(), default=0.0) or 1.0
-    ordered = sorted(rules.items(), key=lambda item: -item[1])
+    short = {rule: seconds for rule, seconds in rules.items() if seconds < SHORT * longest}
+    ordered = sorted(
+        ((rule, rules[rule]) for rule in rules.keys() - short.keys()), key=lambda item: (-item[1], item[0])
+    )
+    if short:
+        ordered.append((f"{len(short)} shorter ones together", sum(short.values())))
     return [{"rule": rule, "time": duration(s), "share": round(100 * s / longest, 1)} for rule, s in ordered]
 
 

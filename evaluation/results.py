@@ -35,6 +35,11 @@ MODEL_NAMES = {
     "ceiling-other-artist": "Real, by the other artist",
 }
 CEILINGS = ("ceiling-stage-a", "ceiling-compressor", "ceiling-other-artist")
+SETS = {
+    "names": "Short captions (names)",
+    "descriptions": "Long captions (descriptions)",
+    "compositions": "Combinations nobody drew (compositions)",
+}
 # Prompt sets of which the pictures of these challenges are shown apart.
 SHOWN = {"names": ("seen", "held-out")}
 SCORES = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluation import published
 from evaluation.findings import duration, with_range
-from evaluation.printing import count, percent, significant
+from evaluation.printing import count, letters, percent, significant
 from evaluation.results import SCORES, STAGES, NotRun, Study, model_name
 from evaluation.tables import COUNTERPART, PAPER_SETS, sampling_steps, training_cost
 
@@ -64,6 +64,10 @@ class Grid:
     def reasons(self) -> list[str]:
         """Every reason once, in order; a cell without number needs none."""
         return list(dict.fromkeys(cell.why for cell in self.cells if cell.word != "no value"))
+
+    def letter(self, cell: Verdict) -> str:
+        """The sign of a cell's reason."""
+        return letters(self.reasons.index(cell.why))
 
 
 def grids(study: Study) -> list[Grid]:

@@ -12,7 +12,7 @@ from synthetic_study import HOSTILE, change, without, write_study
 
 import evaluation.report
 from evaluation.findings import duration, headlines
-from evaluation.report import data_uri, gallery, main, page, tally
+from evaluation.report import data_uri, gallery, main, page, seconds_by_rule, tally
 from evaluation.results import Study, decode
 from evaluation.summary import summarise
 from evaluation.verdicts import grids
@@ -107,8 +107,7 @@ def test_a_failed_preference_score_names_no_winner(study):
 
 
 def test_best_and_worst_follow_the_score_and_nothing_else(study):
-    for section in gallery(study):
-        prompts = section["prompts"]
+    for prompts, section in zip(study.prompt_sets, gallery(study), strict=True):
         unpicked, best, worst = section["groups"]
         count = len(study.prompt_rows(prompts))
         assert [row["id"] for row in best["rows"]] == [f"{prompts}-{count - 1 - n:03d}" for n in range(4)]
@@ -120,6 +119,7 @@ def test_best_and_worst_follow_the_score_and_nothing_else(study):
         assert names[-3:] == ["Würstchen", "Baseline LDM (compute of C)", "Baseline LDM (compute of B + C)"]
         assert (names[0] == "Real picture") == (prompts != "compositions")
         assert [score for _, _, score in worst["rows"][0]["pictures"]][-3:] == ["20.50", "19.50", "18.50"]
+        assert best["title"] == "Picked by score: the 4 best of Würstchen"
 
 
 def test_every_sample_has_prompt_id_and_seed(study):
@@ -149,6 +149,13 @@ def test_verdicts_of_the_page_are_counted_and_reasoned(study):
     for grid in judged:
         for reason in grid.reasons:
             assert " ".join(reason.split()) in text
+
+
+def test_short_rules_are_summed_up(study):
+    rules = {"train": 1000.0, "sample": 50.0, "score": 49.0, "table": 1.0}
+    change(study.directory / "summary.json", wall_seconds={"total": 1100.0, "rules": rules})
+    said = [(row["rule"], row["time"]) for row in seconds_by_rule(study)]
+    assert said == [("train", "16 min 40 s"), ("sample", "50.0 s"), ("2 shorter ones together", "50.0 s")]
 
 
 def test_a_page_too_large_is_refused(study, tmp_path, monkeypatch):
