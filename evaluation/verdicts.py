@@ -111,7 +111,7 @@ def _train_cost(study: Study, row: dict[str, str]) -> Verdict:
         return _no_value()
     if row["rival"] in STAGES:
         return _small(study, row["rival"], "gpu_hours", row["train_cost"])
-    return Verdict(row["train_cost"], "quoted", "The paper took it from the model's own card.")
+    return Verdict(row["train_cost"], "quoted", "The paper took it from the model's official model card.")
 
 
 def _no_value() -> Verdict:
