@@ -75,7 +75,7 @@ def columns_of(study: Study, title: str, form: Callable[..., str], key: str, not
     column = Column(title + note, with_interval(form, key))
     if not range_names(study, key):
         return (column,)
-    trainings = f"{title}, mean of {len(study.training_seeds)} trainings (range)"
+    trainings = f"Its mean over {len(study.training_seeds)} trainings (range)"
     return (column, Column(trainings, with_interval(form, key, RANGE)))
 
 

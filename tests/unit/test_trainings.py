@@ -111,7 +111,7 @@ def test_the_report_says_what_each_interval_covers(study):
     assert "smallest and largest of 3 trainings; not a 95 % interval" in several
     study.config["training_seeds"] = [3]
     once = " ".join(page(study).split())
-    assert said in once and "mean of" not in once
+    assert said in once and "Its mean over" not in once
 
 
 @pytest.mark.parametrize("build", TABLES)
