@@ -19,6 +19,7 @@ if "study" not in config:
 if wrong := problems(config):
     raise WorkflowError("The config is not valid.", *wrong)
 
+config.setdefault("training_seeds", [config["seed"]])
 STUDY = f"results/{config['study']}"
 
 

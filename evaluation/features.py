@@ -5,7 +5,6 @@ python -m evaluation.features --images ZIP [ZIP ...] --extractor efficientnet-li
 
 import argparse
 import json
-import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from evaluation.images import images_sha256, iter_images
 from wuerstchen.files import atomic_path
+from wuerstchen.progress import progress
 
 if TYPE_CHECKING:
     from evaluation.extractors import Extractor
@@ -57,11 +56,6 @@ def library_versions(*packages: str) -> dict[str, str]:
     return {package: version(package) for package in packages}
 
 
-def progress_bar(total: int | None, unit: str, what: str) -> tqdm:
-    """A bar on a terminal, a line every ten seconds in a log."""
-    return tqdm(total=total, unit=unit, desc=what, miniters=1, mininterval=0.2 if sys.stderr.isatty() else 10)
-
-
 def count_images(paths: Iterable[str | Path]) -> int:
     """Number of images in shards, from their directories alone."""
     total = 0
@@ -93,13 +87,13 @@ def extract(
     Raises ValueError for no images, differing sizes, or an extractor that returns NaN or infinity.
     """
     ids, features, logits = [], [], []
-    with progress_bar(total, "image", extractor.name) as progress:
+    with progress(what=extractor.name, unit="images", total=total) as bar:
         for names, pictures in in_chunks(images, CHUNK):
             pooled, classes = extractor(pictures, preprocessing)
             ids += names
             features.append(pooled)
             logits.append(classes)
-            progress.update(len(names))
+            bar.update(len(names))
     if not ids:
         raise ValueError("no images to extract features from")
     features_, logits_ = np.concatenate(features), np.concatenate(logits)

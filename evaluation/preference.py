@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.features import count_images, library_versions, progress_bar
+from evaluation.features import count_images, library_versions
 from evaluation.images import images_sha256, iter_images
 from evaluation.intervals import paired_bootstrap, wilson
 from evaluation.prompts import read_prompts
 from wuerstchen.files import read_json, read_jsonl, write_json, write_text
+from wuerstchen.progress import progress
 from wuerstchen.seeds import derive
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class PreferenceModel:
         unique = sorted(set(texts), key=lambda text: (self.count_tokens(text), text))
         weight = next(self.model.parameters())
         vectors: dict[str, np.ndarray] = {}
-        bar = progress_bar(len(unique), "text", "embed texts")
+        bar = progress(what="embed texts", unit="texts", total=len(unique))
         with torch.inference_mode(), bar:
             for start in range(0, len(unique), batch_size):
                 part = unique[start : start + batch_size]
@@ -92,7 +93,7 @@ class PreferenceModel:
 
         weight = next(self.model.parameters())
         images, vectors = iter(images), {}
-        bar = progress_bar(total, "image", "embed images")
+        bar = progress(what="embed images", unit="images", total=total)
         with torch.inference_mode(), bar:
             while part := list(islice(images, batch_size)):
                 pixels = torch.stack([self.preprocess(image) for _, image in part])

@@ -95,11 +95,20 @@ def shown(form: Callable[[float], str], key: str) -> Callable[[Record], str | No
     return cell
 
 
-def with_interval(form: Callable[..., str], key: str) -> Callable[[Record], str | NotRun]:
-    """A cell that prints `key` and, where there is one, its 95 % interval from `key`_low and `key`_high."""
+INTERVAL = ("", "_low", "_high")
+RANGE = ("_mean", "_min", "_max")
+
+
+def with_interval(
+    form: Callable[..., str], key: str, ends: tuple[str, str, str] = INTERVAL
+) -> Callable[[Record], str | NotRun]:
+    """A cell that prints `key` and, where there is one, its 95 % interval from `key`_low and `key`_high.
+
+    With other `ends`, a value and bounds that are named otherwise.
+    """
 
     def cell(record: Record) -> str | NotRun:
-        value, low, high = record[key], record[f"{key}_low"], record[f"{key}_high"]
+        value, low, high = (record[f"{key}{end}"] for end in ends)
         if not isinstance(value, int | float):
             return value
         if not isinstance(low, int | float) or not isinstance(high, int | float):

@@ -19,10 +19,12 @@ import jinja2
 import yaml
 
 from evaluation.findings import duration, energy, headlines, mass
+from evaluation.intervals import COVERS
 from evaluation.preference import read_scores
 from evaluation.printing import Printed, Table, percent, printed, significant
 from evaluation.results import SCORES, SETS, NotRun, Study, decode, model_name
 from evaluation.tables import recall_table, scores_table, table1, table2, table3
+from evaluation.trainings import coverage
 from evaluation.verdicts import WORDS, Grid, grids
 from wuerstchen.files import write_text
 
@@ -68,6 +70,10 @@ DIFFERENCES = (
     ("Rivals", "Baseline LDM, GANs, Stable Diffusion", "Baseline LDM with two budgets", "theirs need a GPU"),
     ("Human study", "90 people", "not part of this study", "needs people"),
 )
+
+
+# What a record says where it does not name the method of its interval or what that covers.
+UNSAID = {"method": "not said", "covers": COVERS}
 
 
 def strip(study: Study) -> list[dict[str, Any]]:
@@ -156,19 +162,34 @@ def figures(study: Study) -> dict[str, dict[str, Any]]:
 
 
 def uncertainty(study: Study) -> list[dict[str, str]]:
-    """Which uncertainty each interval covers, as the score files say."""
-    found = {}
-    for key in ("fd", "kid", "is", "preference"):
-        score = study.score(SCORES[key], study.model, study.prompt_sets[0])
-        if not isinstance(score, NotRun):
-            covers = score.get("interval_covers", "which prompts are in the set")
-            found[score["metric"]] = {"what": score["metric"], "method": score["interval_method"], "covers": covers}
-    return list(found.values())
+    """Which uncertainty each interval covers: rows of what, method and covers."""
+    prompts = study.prompt_sets[0]
+    records = [study.score(metric, study.model, prompts) for metric in (*SCORES.values(), "recall")]
+    measured = study.read(f"scores/win-rate/{prompts}.json")
+    if not isinstance(measured, NotRun):
+        records += [{"metric": "share won", **pair} for pair in list(measured["rivals"].values())[:1]]
+    records += [study.read(f"robustness/{name}.json") for name in study.config["robustness"]["sets"][:1]]
+    rows = []
+    for record in records:
+        if not isinstance(record, NotRun):
+            name = f"Table 3: {record['metric']}" if "manipulations" in record else record["metric"]
+            method, covers = (record.get(f"interval_{key}", said) for key, said in UNSAID.items())
+            rows.append({"what": name, "method": method, "covers": covers})
+    if len(study.training_seeds) > 1:
+        method = f"smallest and largest of {len(study.training_seeds)} trainings; not a 95 % interval"
+        covers = "another training seed; not which prompts are in the set or another sampling seed"
+        rows.append({"what": "mean and range over trainings", "method": method, "covers": covers})
+    return rows
 
 
 def provenance(study: Study) -> list[tuple[str, str]]:
     """Digests, seeds and devices, each with its name."""
-    rows = [("Seed of the study", str(study.config["seed"])), ("Preset", str(study.config.get("preset", "none")))]
+    trainings = ", ".join(map(str, study.training_seeds))
+    rows = [
+        ("Seed of the study", str(study.config["seed"])),
+        ("Training seeds", trainings),
+        ("Preset", str(study.config.get("preset", "none"))),
+    ]
     split = study.read("data/split.json")
     rows.append(("Digest of the split", str(split) if isinstance(split, NotRun) else split["sha256"]))
     extractors: dict[str, str] = {}
@@ -245,6 +266,7 @@ def page(study: Study) -> str:
         rules=seconds_by_rule(study),
         versions={} if isinstance(summary, NotRun) else summary["versions"],
         uncertainty=uncertainty(study),
+        coverage=coverage(study),
         provenance=provenance(study),
         differences=DIFFERENCES,
         config=yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True),

@@ -102,6 +102,11 @@ class Study:
         return [model for model in CEILINGS if two_artists or model != "ceiling-other-artist"]
 
     @property
+    def training_seeds(self) -> list[int]:
+        """Seeds of the trainings; the first one's models are the study's own."""
+        return list(self.config.get("training_seeds", [self.config["seed"]]))
+
+    @property
     def prompt_sets(self) -> list[str]:
         return list(self.config["prompts"])
 

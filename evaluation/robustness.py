@@ -14,12 +14,13 @@ import numpy as np
 
 from evaluation import frechet
 from evaluation.extractors import EXTRACTORS, Extractor, load
-from evaluation.features import count_images, in_chunks, library_versions, progress_bar
+from evaluation.features import count_images, in_chunks, library_versions
 from evaluation.images import images_sha256, iter_images
 from evaluation.intervals import COVERS, block_jackknife, blocks_of
 from evaluation.manipulations import CHOICES, NAMES, check_names, fan_out, psnr
 from evaluation.scores import JACKKNIFE
 from wuerstchen.files import write_json
+from wuerstchen.progress import progress
 
 PREPROCESSING = "none-128"
 CHUNK = 8
@@ -35,7 +36,7 @@ def manipulated_features(
     ids: list[str] = []
     features: dict[str, list[np.ndarray]] = {name: [] for name in ("reference", *names)}
     ratios: dict[str, list[float]] = {name: [] for name in names}
-    with progress_bar(total, "picture", "manipulations") as progress:
+    with progress(what="manipulations", unit="pictures", total=total) as bar:
         for chunk_ids, chunk in in_chunks(pictures, CHUNK):
             variants = [fan_out(picture, names) for picture in chunk]
             for name in features:
@@ -43,7 +44,7 @@ def manipulated_features(
             for name in names:
                 ratios[name] += [psnr(variant["reference"], variant[name]) for variant in variants]
             ids += chunk_ids
-            progress.update(len(chunk_ids))
+            bar.update(len(chunk_ids))
     return (
         ids,
         {name: np.concatenate(parts) for name, parts in features.items()},

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evaluation.extractors import packaged_lite2, preprocess, renamed_by_order
-from evaluation.features import library_versions, progress_bar
+from evaluation.features import library_versions
 from evaluation.images import iter_images
 from evaluation.preference import PreferenceModel
 from wuerstchen.files import (
@@ -43,6 +43,7 @@ from wuerstchen.files import (
     write_json,
     write_text,
 )
+from wuerstchen.progress import progress
 from wuerstchen.seeds import derive
 from wuerstchen.usage import Usage
 
@@ -210,7 +211,7 @@ def wrap(model: nn.Module, sha256: str) -> PreferenceModel:
 def image_features(model: nn.Module, pictures: Iterator[tuple[str, np.ndarray]], total: int) -> dict[str, Tensor]:
     """Pooled features (2, d) by picture id: as it is, and mirrored."""
     features: dict[str, Tensor] = {}
-    bar = progress_bar(total, "picture", "image features")
+    bar = progress(what="image features", unit="pictures", total=total)
     part: list[tuple[str, Tensor]] = []
 
     def flush() -> None:
@@ -236,7 +237,7 @@ def text_features(model: nn.Module, tokens: Tokens, texts: Sequence[str], batch_
     """Mean of MiniLM's tokens, (384,) by text."""
     unique = sorted(set(texts), key=lambda text: (tokens.count(text), text))
     features: dict[str, Tensor] = {}
-    with progress_bar(len(unique), "text", "text features") as bar:
+    with progress(what="text features", unit="texts", total=len(unique)) as bar:
         for start in range(0, len(unique), batch_size):
             part = unique[start : start + batch_size]
             ids = tokens(part)
@@ -296,7 +297,7 @@ def fit(
     steps = recipe.epochs * batches
     history, best, kept = [], math.inf, {}
     start = time.monotonic()
-    with torch.random.fork_rng(devices=[]), progress_bar(recipe.epochs, "epoch", "train") as bar:
+    with torch.random.fork_rng(devices=[]), progress(what="train", unit="epochs", total=recipe.epochs) as bar:
         torch.manual_seed(derive(seed, "scorer"))
         head.reset_parameters()
         projection.reset_parameters()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.results import SCORES, NotRun, Study
+from evaluation.trainings import Number, over_trainings, recall_value, score_value, win_rate
 from wuerstchen.files import write_json
 
 
@@ -18,7 +19,8 @@ def summarise(study: Study) -> dict[str, Any]:
     """The contract of the summary. What was not measured is the text `not run: reason` in its place.
 
     recall[model | "ceilings"][...], win_rates[prompts][rival], scores[prompts][model][metric], robustness[set]
-    [manipulation], carbon, wall_seconds, seeds, versions, split_sha256.
+    [manipulation], carbon, wall_seconds, seeds, versions, split_sha256. With several training seeds, a model's recall,
+    win rates and scores also have `over_training_seeds`: mean, min, max and values of the number over all trainings.
     """
     split = study.read("data/split.json")
     scores = _scores(study)
@@ -31,22 +33,25 @@ def summarise(study: Study) -> dict[str, Any]:
         "validity": _said(study.read("scores/emoji-score/validity.json")),
         "scores": {
             prompts: {
-                model: {metric: _score(score) for metric, score in by_metric.items()}
+                model: {metric: _score(study, metric, model, prompts, score) for metric, score in by_metric.items()}
                 for model, by_metric in by_model.items()
             }
             for prompts, by_model in scores.items()
         },
         "robustness": {name: _robustness(study, name) for name in study.config["robustness"]["sets"]},
         "carbon": _said(study.read("carbon.json")),
-        "wall_seconds": wall_seconds(study.directory / "benchmarks"),
-        "seeds": {"study": study.config["seed"], "scores": _score_seeds(scores)},
+        "wall_seconds": wall_seconds(
+            study.directory / "benchmarks",
+            *(study.directory / f"seeds/{seed}/benchmarks" for seed in study.training_seeds[1:]),
+        ),
+        "seeds": {"study": study.config["seed"], "training": study.training_seeds, "scores": _score_seeds(scores)},
         "versions": _versions(study, scores),
         "split_sha256": str(split) if isinstance(split, NotRun) else split["sha256"],
     }
 
 
-def wall_seconds(benchmarks: Path) -> dict[str, Any]:
-    """{"total", "rules": {rule: seconds}} from Snakemake's benchmark files benchmarks/{rule}/*.tsv.
+def wall_seconds(*folders: Path) -> dict[str, Any]:
+    """{"total", "rules": {rule: seconds}} from Snakemake's benchmark files {rule}/*.tsv in some folders.
 
     A rule's seconds are the sum over its jobs. The total is the time during which at least one job ran: the union of
     the intervals [end - seconds, end], a job's end being its file's time of change. So jobs side by side count once,
@@ -54,8 +59,8 @@ def wall_seconds(benchmarks: Path) -> dict[str, Any]:
     """
     rules: dict[str, float] = {}
     intervals = []
-    for path in sorted(benchmarks.rglob("*.tsv")):
-        parts = path.relative_to(benchmarks).parts
+    for path, folder in ((path, root) for root in folders for path in sorted(root.rglob("*.tsv"))):
+        parts = path.relative_to(folder).parts
         rule = parts[0] if len(parts) > 1 else path.stem
         with open(path, encoding="utf-8", newline="") as file:
             seconds = sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
@@ -84,12 +89,24 @@ def _said(value: Any) -> Any:
     return str(value) if isinstance(value, NotRun) else value
 
 
+def _over_trainings(study: Study, number: Number) -> dict[str, Any]:
+    """The key `over_training_seeds`; none with one training seed, since one value has no range."""
+    if len(study.training_seeds) == 1:
+        return {}
+    return {"over_training_seeds": _said(over_trainings(study, number))}
+
+
 def _recall(study: Study) -> dict[str, Any]:
     prompts = study.prompt_sets[0]
 
     def one(model: str) -> Any:
         score = study.score("recall", model, prompts)
-        return str(score) if isinstance(score, NotRun) else score["recall"]
+        if isinstance(score, NotRun) or model not in study.models:
+            return _said(score) if isinstance(score, NotRun) else score["recall"]
+        return {
+            part: row | (_over_trainings(study, recall_value(model, prompts, part, "at_10")) if row["n"] else {})
+            for part, row in score["recall"].items()
+        }
 
     ceilings = {model.removeprefix("ceiling-"): one(model) for model in study.ceilings}
     return {model: one(model) for model in study.models} | {"ceilings": ceilings}
@@ -99,7 +116,10 @@ def _win_rates(study: Study, prompts: str) -> dict[str, Any]:
     measured = study.read(f"scores/win-rate/{prompts}.json")
     if isinstance(measured, NotRun):
         return dict.fromkeys(study.rivals, str(measured))
-    return {rival: pair | {"valid": measured["valid"]} for rival, pair in measured["rivals"].items()}
+    return {
+        rival: pair | {"valid": measured["valid"]} | _over_trainings(study, win_rate(prompts, rival))
+        for rival, pair in measured["rivals"].items()
+    }
 
 
 def _scores(study: Study) -> dict[str, dict[str, dict[str, dict | NotRun]]]:
@@ -114,10 +134,11 @@ def _scores(study: Study) -> dict[str, dict[str, dict[str, dict | NotRun]]]:
     return scores
 
 
-def _score(score: dict | NotRun) -> Any:
+def _score(study: Study, metric: str, model: str, prompts: str, score: dict | NotRun) -> Any:
     if isinstance(score, NotRun):
         return str(score)
-    return {key: score[key] for key in ("value", "interval", "interval_method", "n")}
+    said = {key: score[key] for key in ("value", "interval", "interval_method", "n")}
+    return said | (_over_trainings(study, score_value(metric, model, prompts)) if model in study.models else {})
 
 
 def _robustness(study: Study, name: str) -> Any:

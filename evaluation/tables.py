@@ -6,12 +6,13 @@ A table is built from the score files of a study alone: nothing is measured agai
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from evaluation import published
 from evaluation.printing import (
     NOT_APPLICABLE,
+    RANGE,
     Block,
     Column,
     Record,
@@ -28,6 +29,7 @@ from evaluation.printing import (
     with_interval,
 )
 from evaluation.results import SCORES, STAGES, NotRun, Study, model_name
+from evaluation.trainings import Number, coverage, over_trainings, recall_value, score_value, win_rate
 from wuerstchen.files import write_text
 
 # The prompt set of the paper that each of ours stands in for.
@@ -45,6 +47,38 @@ def score_fields(key: str, score: dict | NotRun) -> Record:
     return {key: score["value"], f"{key}_low": low, f"{key}_high": high}
 
 
+def range_names(study: Study, key: str) -> tuple[str, ...]:
+    """`key`_mean, `key`_min and `key`_max, the fields of a number over the training seeds; none with one seed."""
+    return tuple(f"{key}{end}" for end in RANGE) if len(study.training_seeds) > 1 else ()
+
+
+def range_fields(study: Study, key: str, number: Number | None) -> Record:
+    """The fields of `range_names` with their values; without `number`, for what no seed trains, not applicable."""
+    names = range_names(study, key)
+    if not names or number is None:
+        return dict.fromkeys(names, NOT_APPLICABLE)
+    found = over_trainings(study, number)
+    if isinstance(found, NotRun):
+        return dict.fromkeys(names, found)
+    return dict(zip(names, (found["mean"], found["min"], found["max"]), strict=True))
+
+
+def measured_fields(study: Study, key: str, score: dict | NotRun, number: Number | None) -> Record:
+    """The fields of one score file and of its number over the training seeds."""
+    absent = isinstance(score, NotRun)
+    ranges = dict.fromkeys(range_names(study, key), score) if absent else range_fields(study, key, number)
+    return score_fields(key, score) | ranges
+
+
+def columns_of(study: Study, title: str, form: Callable[..., str], key: str, note: str = "") -> tuple[Column, ...]:
+    """The column of a number with its interval and, with several training seeds, that of its mean and range."""
+    column = Column(title + note, with_interval(form, key))
+    if not range_names(study, key):
+        return (column,)
+    trainings = f"Its mean over {len(study.training_seeds)} trainings (range)"
+    return (column, Column(trainings, with_interval(form, key, RANGE)))
+
+
 WIN_RATE_NUMBERS = ("n", "wins", "losses", "ties", "rate", "rate_low", "rate_high")
 
 
@@ -56,11 +90,12 @@ def table1(study: Study) -> Table:
         Column("Wins", shown(count, "wins")),
         Column("Losses", shown(count, "losses")),
         Column("Ties", shown(count, "ties")),
-        Column("Share won (95 % interval)", with_interval(percent, "rate")),
+        *columns_of(study, "Share won", percent, "rate", " (95 % interval)"),
         Column("Paper: rival", text("paper_rival"), right=False),
         Column("Paper: share won", shown(percent, "paper_rate")),
         Column("Ours is", text("status"), right=False),
     )
+    numbers = (*WIN_RATE_NUMBERS, *range_names(study, "rate"))
     records, blocks = [], []
     other_rivals: dict[str, Record] = {}
     absent = NotRun("not among the models of this study")
@@ -68,7 +103,7 @@ def table1(study: Study) -> Table:
         paper_set = COUNTERPART.get(prompts, prompts)
         quoted = {row["rival"]: row for row in published.rows("table1") if row["prompts"] == paper_set}
         measured = study.read(f"scores/win-rate/{prompts}.json")
-        rows = [_win_rate_row(prompts, rival, measured, quoted.get(rival)) for rival in study.rivals]
+        rows = [_win_rate_row(study, prompts, rival, measured, quoted.get(rival)) for rival in study.rivals]
         title = f"{prompts} (in the paper: {PAPER_SETS[paper_set]})" if paper_set in PAPER_SETS else prompts
         blocks.append(Block(title, columns, rows))
         records += rows
@@ -76,7 +111,7 @@ def table1(study: Study) -> Table:
             if rival not in study.models:
                 paper = _paper_win_rate(row)
                 ours = {"prompts": prompts, "rival": rival, "status": "not run"}
-                records.append(ours | dict.fromkeys(WIN_RATE_NUMBERS, absent) | paper)
+                records.append(ours | dict.fromkeys(numbers, absent) | paper)
                 named = other_rivals.setdefault(rival, {"rival_name": row["rival_printed"], "ours": absent})
                 named[prompts] = paper["paper_rate"]
     if other_rivals:
@@ -86,10 +121,11 @@ def table1(study: Study) -> Table:
             quoted_columns.append(Column(title, shown(percent, prompts)))
         title = "Quoted: the paper's other rivals, not run here"
         blocks.append(Block(title, tuple(quoted_columns), list(other_rivals.values())))
-    fields = ("prompts", "rival", *WIN_RATE_NUMBERS, "paper_prompts", "paper_rival", "paper_rate", "status")
+    fields = ("prompts", "rival", *numbers, "paper_prompts", "paper_rival", "paper_rate", "status")
     notes = [
         f"{model_name(study.model)} against each rival on the same prompts. A win is a strictly higher preference "
         "score; a tie is not a win. Intervals are Wilson's, over prompts.",
+        coverage(study),
         "The paper scored with PickScore; here the score is EmojiScore, the same formula with a small CLIP trained on "
         "the training split. The paper's numbers stand beside ours for orientation, not as a target.",
         "'not interpretable' is printed where EmojiScore failed its validity test on real pictures.",
@@ -105,20 +141,30 @@ def _paper_win_rate(row: dict[str, str] | None) -> Record:
     return {"paper_prompts": row["prompts"], "paper_rival": row["rival_printed"], "paper_rate": rate / 100}
 
 
-def _win_rate_row(prompts: str, rival: str, measured: dict | NotRun, quoted: dict[str, str] | None) -> Record:
+def _win_rate_row(
+    study: Study, prompts: str, rival: str, measured: dict | NotRun, quoted: dict[str, str] | None
+) -> Record:
     row = {"prompts": prompts, "rival": rival, "rival_name": model_name(rival)} | _paper_win_rate(quoted)
     if not isinstance(measured, NotRun) and rival not in measured["rivals"]:
         measured = NotRun(f"{rival} is not in scores/win-rate/{prompts}.json")
     if isinstance(measured, NotRun):
-        return row | dict.fromkeys(WIN_RATE_NUMBERS, measured) | {"status": "not run"}
+        numbers = (*WIN_RATE_NUMBERS, *range_names(study, "rate"))
+        return row | dict.fromkeys(numbers, measured) | {"status": "not run"}
     pair = measured["rivals"][rival]
     row |= {key: pair[key] for key in ("n", "wins", "losses", "ties")}
     if not measured["valid"]:
-        return row | dict.fromkeys(("rate", "rate_low", "rate_high", "status"), "not interpretable")
+        rate = ("rate", "rate_low", "rate_high", *range_names(study, "rate"))
+        return row | dict.fromkeys((*rate, "status"), "not interpretable")
+    row |= range_fields(study, "rate", win_rate(prompts, rival))
     low, high = pair["interval"]
     return row | {"rate": pair["rate"], "rate_low": low, "rate_high": high, "status": "measured"}
 
 
+DISTANCES = {
+    "fd_efficientnet_lite2": "FD-EfficientNet-Lite2",
+    "kid_efficientnet_lite2": "KID-EfficientNet-Lite2",
+    "is_efficientnet_lite2": "IS-EfficientNet-Lite2",
+}
 QUOTED_FIELDS = ("fid_256", "is_299", "open_source", "gpu_hours_a100", "train_samples_printed", "carbon_kg_printed")
 MEASURED_FIELDS = (
     *("parameters_by_stage", "fd_efficientnet_lite2", "fd_efficientnet_lite2_low", "fd_efficientnet_lite2_high"),
@@ -145,9 +191,7 @@ def table2(study: Study) -> Table:
         Column("Model", text("model"), right=False),
         Column("Params", shown(count, "parameters")),
         Column("Sampling steps", text("sampling_steps")),
-        Column("FD-EfficientNet-Lite2", with_interval(significant, "fd_efficientnet_lite2")),
-        Column("KID-EfficientNet-Lite2", with_interval(significant, "kid_efficientnet_lite2")),
-        Column("IS-EfficientNet-Lite2", with_interval(significant, "is_efficientnet_lite2")),
+        *(column for key, title in DISTANCES.items() for column in columns_of(study, title, significant, key)),
     )
     cost_columns = (
         Column("Model", text("model"), right=False),
@@ -165,17 +209,19 @@ def table2(study: Study) -> Table:
         row = _measured_row(study, model, prompts)
         if not all(isinstance(row[f"{key}_efficientnet_lite2"], NotRun) for key in ("fd", "kid", "is")):
             measured.append(row)
-    quoted = [_quoted_row(row) for row in published.rows("table2")]
+    ranges = tuple(name for key in DISTANCES for name in range_names(study, key))
+    quoted = [_quoted_row(row) | dict.fromkeys(ranges, NOT_APPLICABLE) for row in published.rows("table2")]
     blocks = [
         Block(f"Measured here, quality on {prompts}", quality_columns, measured),
         Block("Measured here, cost of training", cost_columns, measured[: len(study.models)]),
         Block("Quoted: the paper's rows as printed", quoted_columns, quoted),
     ]
-    fields = ("block", "model", "parameters", "sampling_steps", *MEASURED_FIELDS, *QUOTED_FIELDS)
+    fields = ("block", "model", "parameters", "sampling_steps", *MEASURED_FIELDS, *ranges, *QUOTED_FIELDS)
     devices = sorted({row["device"] for row in measured if isinstance(row["device"], str)} - {NOT_APPLICABLE})
     notes = [
         "FD, KID and IS here use EfficientNet-Lite2 features and must not be compared with the FID and IS of the "
         "quoted rows, which use Inception features and other pictures.",
+        coverage(study),
         "Parameters, hours, samples, energy and carbon count every stage that a model needs, Stage A included; "
         "the paper's 24,602 hours and 1.42B samples are Stage C alone.",
         "Sampling steps of Würstchen: Stage C + Stage B. Carbon = kWh times the factor of the config; energy is "
@@ -185,7 +231,7 @@ def table2(study: Study) -> Table:
     ]
     if devices:
         wall = f"Hours are wall time on {'; '.join(devices)}."
-        notes.insert(2, wall + " The paper's GPU hours are hours times the number of cards.")
+        notes.insert(3, wall + " The paper's GPU hours are hours times the number of cards.")
     caption = "Table 2: quality and cost of training"
     return Table("table2", caption, fields, measured + quoted, blocks, notes)
 
@@ -202,7 +248,8 @@ def _measured_row(study: Study, model: str, prompts: str) -> Record:
     row: Record = {"block": "measured", "model": model_name(model), **dict.fromkeys(QUOTED_FIELDS, NOT_APPLICABLE)}
     scores = {key: study.score(SCORES[key], model, prompts) for key in ("fd", "kid", "is")}
     for key, score in scores.items():
-        row |= score_fields(f"{key}_efficientnet_lite2", score)
+        number = score_value(SCORES[key], model, prompts) if model in study.models else None
+        row |= measured_fields(study, f"{key}_efficientnet_lite2", score, number)
     row["n"] = next((score["n"] for score in scores.values() if not isinstance(score, NotRun)), scores["fd"])
     row["sampling_steps"] = sampling_steps(study.config["sampling"].get(model))
     return row | training_cost(study, STAGES.get(model, ()))
@@ -329,8 +376,9 @@ def recall_table(study: Study) -> Table:
     fields: tuple[str, ...] = ("model",)
     for part, title in RECALL_PARTS:
         columns.append(Column(f"{title}: @1", shown(percent, f"{part}_at_1")))
-        columns.append(Column(f"{title}: @10 (95 % interval)", with_interval(percent, f"{part}_at_10")))
+        columns += columns_of(study, f"{title}: @10", percent, f"{part}_at_10", " (95 % interval)")
         fields += (f"{part}_n", f"{part}_at_1", f"{part}_at_10", f"{part}_at_10_low", f"{part}_at_10_high")
+        fields += range_names(study, f"{part}_at_10")
     shared = tuple(columns)
     chance: Record = {"model": "Chance"}
     for part, _ in RECALL_PARTS:
@@ -339,9 +387,11 @@ def recall_table(study: Study) -> Table:
         chance |= {f"{part}_n": row["n"] if row else missing}
         chance |= {f"{part}_at_{k}": row[f"chance_at_{k}"] if row else missing for k in (1, 10)}
         chance |= {f"{part}_at_10_low": NOT_APPLICABLE, f"{part}_at_10_high": NOT_APPLICABLE}
+        chance |= range_fields(study, f"{part}_at_10", None)
+    records = {model: _recall_record(study, model, score) for model, score in parts.items()}
     blocks = [
-        Block("Models", shared, [_recall_record(model, parts[model]) for model in study.models]),
-        Block("For comparison", shared, [chance, *(_recall_record(model, parts[model]) for model in study.ceilings)]),
+        Block("Models", shared, [records[model] for model in study.models]),
+        Block("For comparison", shared, [chance, *(records[model] for model in study.ceilings)]),
     ]
     notes = [
         f"For each picture of a {prompts} prompt, the true one is ranked among 100 real pictures of the same artist "
@@ -351,20 +401,23 @@ def recall_table(study: Study) -> Table:
         f"clocks. Numbers of prompts: {sizes or 'not run'}.",
         "The ceilings show what the measure itself allows: real pictures through Stage A, through compressor, Stage B "
         "and Stage A, and the same thing drawn by the other artist.",
+        coverage(study),
     ]
     caption = "Prompt fidelity: is the right picture found?"
     return Table("recall", caption, fields, all_records(blocks), blocks, notes)
 
 
-def _recall_record(model: str, score: dict | NotRun) -> Record:
+def _recall_record(study: Study, model: str, score: dict | NotRun) -> Record:
     record: Record = {"model": model_name(model)}
     for part, _ in RECALL_PARTS:
         keys = (f"{part}_n", f"{part}_at_1", f"{part}_at_10", f"{part}_at_10_low", f"{part}_at_10_high")
         if isinstance(score, NotRun) or score["recall"][part]["n"] == 0:
             absent = score if isinstance(score, NotRun) else NotRun(f"there are no {part.replace('_', '-')} prompts")
-            record |= dict.fromkeys(keys, absent)
+            record |= dict.fromkeys((*keys, *range_names(study, f"{part}_at_10")), absent)
         else:
             row = score["recall"][part]
+            number = recall_value(model, score["prompts"], part, "at_10") if model in study.models else None
+            record |= range_fields(study, f"{part}_at_10", number)
             record |= dict(zip(keys, (row["n"], row["at_1"], row["at_10"], *row["interval_at_10"]), strict=True))
     return record
 
@@ -376,7 +429,7 @@ def scores_table(study: Study) -> Table:
     shared = (
         Column("Model", text("model"), right=False),
         Column("Pictures", shown(count, "n")),
-        *(Column(title, with_interval(significant, key)) for key, title in metrics),
+        *(column for key, title in metrics for column in columns_of(study, title, significant, key)),
     )
     blocks = []
     for prompts in study.prompt_sets:
@@ -390,12 +443,14 @@ def scores_table(study: Study) -> Table:
                 if isinstance(score, NotRun) and key in ("fd", "kid") and not pictured:
                     score = NotRun("needs real pictures of the prompts, and this set has none")
                 sizes.append(score if isinstance(score, NotRun) else score["n"])
-                record |= score_fields(key, score)
+                record |= measured_fields(study, key, score, score_value(SCORES[key], model, prompts))
             record["n"] = next((size for size in sizes if not isinstance(size, NotRun)), sizes[-1])
             records.append(record)
         blocks.append(Block(prompts, shared, records))
-    fields = ("prompts", "model", "n", *(f"{key}{end}" for key, _ in metrics for end in ("", "_low", "_high")))
-    notes = ["Lower is better for FD and KID; higher for IS and EmojiScore."]
+    fields = ("prompts", "model", "n")
+    for key, _ in metrics:
+        fields += (key, f"{key}_low", f"{key}_high", *range_names(study, key))
+    notes = ["Lower is better for FD and KID; higher for IS and EmojiScore.", coverage(study)]
     return Table("scores", "Scores on every prompt set", fields, all_records(blocks), blocks, notes)
 
 

@@ -76,6 +76,32 @@ def test_plan_of_the_emoji_study(tree: Path) -> None:
     assert dry_run(tree) == JOBS
 
 
+def test_each_further_training_seed_trains_draws_and_scores_the_models(tree: Path) -> None:
+    """But no data, ceilings, robustness or speed, and with the same sampling noise."""
+    edit_config(tree / "config" / "emoji.yaml", training_seeds=[0, 3, 7])
+    again = ("trunk", "train_a", "latents_a", "train_b", "latents_compressor", "train_c", "train_baseline")
+    again += ("train_baseline_bc", "sample", "features", "scores_without_reference", "preference", "win_rates")
+    jobs = {rule: count * 3 if rule in again else count for rule, count in JOBS.items()}
+    # not for the ceilings, of which `scores` and `recall` have three
+    assert dry_run(tree) == jobs | {"scores": 9 + 2 * 6, "recall": 6 + 2 * 3}
+    plan = call("snakemake", "--dry-run", "--printshellcmds", cwd=tree).stdout
+    commands = re.findall(r"python -m (\S+) (.*emoji/seeds/7/.*)", plan)
+    seeds: dict[str, set[str]] = {}
+    for program, flags in commands:
+        seeds.setdefault(program, set()).update(re.findall(r"--seed (\d+)", flags))
+    assert seeds.pop("wuerstchen.train") == {"7"} and set().union(*seeds.values()) == {"0"}
+    trained = [flags for program, flags in commands if program.startswith("wuerstchen.")]
+    assert len(trained) == 8 and all("--data results/emoji/data " in flags for flags in trained)
+
+
+def test_training_seeds_are_the_studys_seed_where_none_are_given(tree: Path) -> None:
+    config = edit_config(tree / "config" / "emoji.yaml", seed=5)
+    config.write_text(config.read_text().replace("training_seeds:\n- 0\n", ""))
+    assert "training_seeds" not in config.read_text()
+    plan = call("snakemake", "--dry-run", "--printshellcmds", cwd=tree).stdout
+    assert set(re.findall(r"wuerstchen.train .*--seed (\d+)", plan)) == {"5"}
+
+
 def test_parts_have_names(tree: Path) -> None:
     parts = {"tables", "figures", "robustness", "carbon", "speed"}
     listed = call("snakemake", "--list-target-rules", cwd=tree).stdout

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     options, rest = parser.parse_known_args(argv)
     if not options.configfile.is_file():
         raise SystemExit(f"{options.configfile}: no such file; it should be a config such as config/emoji.yaml")
-    command = [sys.executable, "-m", "snakemake", "--configfile", str(options.configfile), *OPTIONS]
+    flags = ["--configfile", str(options.configfile), *OPTIONS, *rest]
     root = Path.cwd()
     take_lock(root / ".snakemake" / "run.lock")
     left, running = others(root)
@@ -69,10 +69,10 @@ def main(argv: list[str] | None = None) -> None:
     os.environ[MARK] = str(root)  # before anything is started, so that whatever a kill leaves behind is found
     locks = root / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):
-        subprocess.run([*command, "--unlock", *rest], check=True)
+        subprocess.run([sys.executable, "-m", "snakemake", "--unlock", *flags], check=True)
         for half_written in (root / "results").glob("**/.*.tmp*"):  # what wuerstchen.files.atomic_path had begun
             half_written.unlink()
-    os.execv(sys.executable, [*command, *rest])
+    os.execv(sys.executable, [sys.executable, "-m", "workflow.progress", *flags])
 
 
 if __name__ == "__main__":

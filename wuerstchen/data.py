@@ -8,7 +8,6 @@ import functools
 import io
 import multiprocessing
 import os
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -16,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from wuerstchen import emoji, folder
 from wuerstchen.files import read_jsonl, sha256_file, sha256_text, write_json, write_jsonl
+from wuerstchen.progress import progress
 from wuerstchen.seeds import derive
 from wuerstchen.shards import read_shard, write_shard
 
@@ -109,15 +108,13 @@ def draw_all(files: dict[str, Path], draw: Draw, size: int) -> tuple[dict[str, b
     Uses the cores that this process may use. `draw` is a function of a module, since processes are spawned.
     """
     workers = min(len(os.sched_getaffinity(0)), 1 + len(files) // 200)
-    progress = functools.partial(
-        tqdm, total=len(files), desc=f"pictures at {size} px", mininterval=0.2 if sys.stderr.isatty() else 10
-    )
+    shown = functools.partial(progress, what=f"pictures at {size} px", unit="pictures", total=len(files))
     attempt = functools.partial(_attempt, draw=draw, size=size)
     if workers == 1:
-        results = list(progress(map(attempt, files.items())))
+        results = list(shown(map(attempt, files.items())))
     else:
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            results = list(progress(pool.map(attempt, files.items(), chunksize=32)))
+            results = list(shown(pool.map(attempt, files.items(), chunksize=32)))
     pngs = {picture: result for picture, result in results if isinstance(result, bytes)}
     return pngs, [result for _, result in results if isinstance(result, str)]
 

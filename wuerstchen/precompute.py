@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from wuerstchen import weights
 from wuerstchen.compressor import SemanticCompressor
 from wuerstchen.data import load_index, load_pictures
 from wuerstchen.presets import CompressorConfig, Preset, StageAConfig, from_dict, preset
+from wuerstchen.progress import progress
 from wuerstchen.stage_a import StageA
 from wuerstchen.text import text_encoder
 
@@ -20,8 +20,8 @@ BATCH = 8  # fits the CPU's caches: Stage A encodes twice as fast as in batches 
 
 
 def batches(array: np.ndarray | Tensor, name: str) -> Iterator[Tensor]:
-    """Slices of `BATCH` rows as tensors, with a progress bar on a terminal."""
-    for start in tqdm(range(0, len(array), BATCH), desc=name, disable=None):
+    """Slices of `BATCH` rows as tensors, with their progress."""
+    for start in progress(range(0, len(array), BATCH), what=name, unit=f"batches of {BATCH}"):
         yield torch.as_tensor(array[start : start + BATCH])
 
 

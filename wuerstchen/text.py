@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from wuerstchen.files import read_json
 from wuerstchen.presets import TextConfig
+from wuerstchen.progress import progress
 
 
 class BertEncoder(nn.Module):
@@ -96,7 +96,7 @@ class MiniLM:
             for size, group in sorted(groups.items())
             for start in range(0, len(group), batch_size)
         ]
-        for size, batch in tqdm(batches, desc="text tokens", disable=None):
+        for size, batch in progress(batches, what="text tokens", unit="batches"):
             ids = torch.zeros(batch_size, size, dtype=torch.long)
             ids[: len(batch)] = torch.tensor([pieces for _, pieces in batch])
             hidden = self.model(ids)

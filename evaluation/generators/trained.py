@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from evaluation.generators import Settings, check_settings
 from evaluation.generators.pictures import Pictures
 from wuerstchen import weights
 from wuerstchen.pipeline import BaselineLDM, Reconstruction, Wuerstchen
+from wuerstchen.progress import progress
 
 BATCH = 25
 
@@ -20,7 +20,7 @@ def padded_batches(prompts: Sequence[dict], size: int) -> Iterator[tuple[list[di
 
     All batches have one shape, so that the arithmetic, and with it every byte of a picture, is the same in each.
     """
-    for start in tqdm(range(0, len(prompts), size), desc="batches", disable=None):
+    for start in progress(range(0, len(prompts), size), what="pictures", unit=f"batches of {size}"):
         batch = list(prompts[start : start + size])
         yield batch + [batch[0]] * (size - len(batch)), len(batch)
 

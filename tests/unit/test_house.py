@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # what `evaluation` may use of `wuerstchen` beyond drawing pictures: plain plumbing
-PLUMBING = {"wuerstchen.files", "wuerstchen.seeds", "wuerstchen.shards", "wuerstchen.usage"}
+PLUMBING = {"wuerstchen.files", "wuerstchen.progress", "wuerstchen.seeds", "wuerstchen.shards", "wuerstchen.usage"}
 
 
 def sources(package: str) -> list[Path]:

@@ -29,7 +29,7 @@ def test_contract(study):
     assert summary["robustness"]["twemoji"]["palette"]["value"] == pytest.approx(25.1 * 1.5)
     assert summary["carbon"]["run"]["total_kwh"] == 0.0016
     assert summary["wall_seconds"] == {"total": 14.0, "rules": {"sample": 8.0, "score": 4.0, "train": 8.0}}
-    assert summary["seeds"] == {"study": 3, "scores": [3]}
+    assert summary["seeds"] == {"study": 3, "training": [3], "scores": [3]}
     assert summary["split_sha256"] == "ab" * 32
     assert summary["versions"]["torch"] == "0.0-made-up" and "python" in summary["versions"]
 

@@ -17,10 +17,14 @@ if config["data"]["source"] == "emoji":
     REAL["ceiling-other-artist"] = ["names"]
 CEILINGS = [*RECONSTRUCTED, *list(REAL)[1:]]
 FIGURES = ["collage", "side-by-side", "speed", "training", "robustness"]
+# The first training seed's results are the study's own. Each further seed has a folder of the same layout inside it,
+# results/<study>/seeds/<seed>/, and the same rules make both: what training decides stands under "results/{study}", and
+# what all trainings share (data, prompts, real pictures, the scorer) under STUDY.
+STUDIES = [STUDY, *(f"{STUDY}/seeds/{seed}" for seed in config["training_seeds"][1:])]
 
 
 wildcard_constraints:
-    study=config["study"],
+    study="|".join(folder.removeprefix("results/") for folder in STUDIES),
     model="|".join([*config["models"], "real", *CEILINGS]),
     prompts="|".join(config["prompts"]),
     shard="[0-9]{4}",
@@ -35,6 +39,11 @@ def code(program, *patterns):
     Training and sampling depend on none: a comment must not cost a training.
     """
     return [*sources(f"evaluation.{program}"), *sorted(file for pattern in patterns for file in glob(pattern))]
+
+
+def training_seed(wildcards):
+    """The seed of the trainings in a study's folder."""
+    return config["training_seeds"][STUDIES.index(f"results/{wildcards.study}")]
 
 
 def training_steps(stage):
@@ -76,29 +85,34 @@ def trained():
 
 def weights(wildcards):
     """The weight files that a model draws with."""
-    return [f"{STUDY}/train/{stage}/model.safetensors" for stage in stages(wildcards.model)]
+    return [f"results/{wildcards.study}/train/{stage}/model.safetensors" for stage in stages(wildcards.model)]
 
 
 def training_files(name):
-    """One file of every trained stage."""
+    """One file of every stage, as trained with the first seed."""
     return [f"{STUDY}/train/{stage}/{name}" for stage in trained()]
 
 
-def shards(model, prompts, suffix=".zip"):
+def shards(model, prompts, suffix=".zip", study=STUDY):
     """The shards of one model's pictures of one prompt set, in prompt order."""
     number = ceil(config["prompts"][prompts]["count"] / config["shard_size"])
-    return [f"{STUDY}/images/{model}/{prompts}/{shard:04d}{suffix}" for shard in range(number)]
+    return [f"{study}/images/{model}/{prompts}/{shard:04d}{suffix}" for shard in range(number)]
 
 
-def all_shards(model, suffix=".zip"):
+def all_shards(model, suffix=".zip", study=STUDY):
     """The shards of one model over all prompt sets."""
-    return [shard for prompts in config["prompts"] for shard in shards(model, prompts, suffix)]
+    return [shard for prompts in config["prompts"] for shard in shards(model, prompts, suffix, study)]
 
 
-def features_of(sets):
+def shards_of_model(wildcards):
+    """The shards of a rule's model."""
+    return all_shards(wildcards.model, study=f"results/{wildcards.study}")
+
+
+def features_of(sets, study=STUDY):
     """The flags that make the features of some models (keys) on some prompt sets (values)."""
     return " ".join(
-        f"--of {STUDY}/features/{model}/{prompts}.npz {' '.join(shards(model, prompts))}"
+        f"--of {study}/features/{model}/{prompts}.npz {' '.join(shards(model, prompts, study=study))}"
         for model, names in sets.items()
         for prompts in names
     )
@@ -106,48 +120,52 @@ def features_of(sets):
 
 def preferences_of(wildcards):
     """The flags that score one model's pictures of all prompt sets."""
-    model = wildcards.model
+    model, study = wildcards.model, f"results/{wildcards.study}"
     return " ".join(
-        f"--of {prompts} {STUDY}/prompts/{prompts}.jsonl {STUDY}/preference/{model}/{prompts}.csv"
-        f" {STUDY}/scores/emoji-score/{model}/{prompts}.json {' '.join(shards(model, prompts))}"
+        f"--of {prompts} {STUDY}/prompts/{prompts}.jsonl {study}/preference/{model}/{prompts}.csv"
+        f" {study}/scores/emoji-score/{model}/{prompts}.json {' '.join(shards(model, prompts, study=study))}"
         for prompts in config["prompts"]
     )
 
 
 def usage_files():
-    """What each step of the study has used: lists of files by step."""
+    """What each step of the study has used, over all training seeds: lists of files by step."""
     return {
-        **{f"train-{stage}": [f"{STUDY}/train/{stage}/usage.json"] for stage in trained()},
+        **{f"train-{stage}": [f"{study}/train/{stage}/usage.json" for study in STUDIES] for stage in trained()},
         "train-scorer": [f"{STUDY}/scorer/usage.json"],
-        **{f"sample-{model}": all_shards(model, ".usage.json") for model in config["models"]},
+        **{
+            f"sample-{model}": [file for study in STUDIES for file in all_shards(model, ".usage.json", study)]
+            for model in config["models"]
+        },
     }
 
 
-def score_files(metric, models, prompts):
+def score_files(metric, models, prompts, studies=STUDY):
     """One metric of some models on some prompt sets."""
-    return collect(f"{STUDY}/scores/{metric}/{{model}}/{{prompts}}.json", model=models, prompts=prompts)
+    pattern = f"{{study}}/scores/{metric}/{{model}}/{{prompts}}.json"
+    return collect(pattern, study=studies, model=models, prompts=prompts)
 
 
 def distance_files():
     """FD and KID of models and ceilings, and IS of the models."""
     return [
-        *score_files("fd-efficientnet-lite2", config["models"], WITH_PICTURES),
-        *score_files("kid-efficientnet-lite2", config["models"], WITH_PICTURES),
+        *score_files("fd-efficientnet-lite2", config["models"], WITH_PICTURES, STUDIES),
+        *score_files("kid-efficientnet-lite2", config["models"], WITH_PICTURES, STUDIES),
         *score_files("fd-efficientnet-lite2", CEILINGS, "names"),
-        *score_files("is-efficientnet-lite2", config["models"], config["prompts"]),
+        *score_files("is-efficientnet-lite2", config["models"], config["prompts"], STUDIES),
     ]
 
 
 def recall_files():
     """Prompt fidelity of models and ceilings."""
-    return score_files("recall", [*config["models"], *CEILINGS], "names")
+    return [*score_files("recall", config["models"], "names", STUDIES), *score_files("recall", CEILINGS, "names")]
 
 
 def preference_files():
     """Win rates, the scores behind them, and the check whether these mean anything."""
     return [
-        *collect(f"{STUDY}/scores/win-rate/{{prompts}}.json", prompts=config["prompts"]),
-        *score_files("emoji-score", config["models"], config["prompts"]),
+        *collect("{study}/scores/win-rate/{prompts}.json", study=STUDIES, prompts=config["prompts"]),
+        *score_files("emoji-score", config["models"], config["prompts"], STUDIES),
         f"{STUDY}/scores/emoji-score/validity.json",
     ]
 

@@ -4,7 +4,7 @@
 rule sample:
     input:
         weights,
-        prompts="results/{study}/prompts/{prompts}.jsonl",
+        prompts=f"{STUDY}/prompts/{{prompts}}.jsonl",
     output:
         pictures="results/{study}/images/{model}/{prompts}/{shard}.zip",
         usage="results/{study}/images/{model}/{prompts}/{shard}.usage.json",

@@ -4,7 +4,7 @@
 
 rule features:
     input:
-        pictures=lambda wildcards: all_shards(wildcards.model),
+        pictures=shards_of_model,
         code=code("features"),
     output:
         collect("results/{{study}}/features/{{model}}/{prompts}.npz", prompts=config["prompts"]),
@@ -21,7 +21,7 @@ rule features:
         mem="4GB",
         runtime="2h",
     params:
-        of=lambda wildcards: features_of({wildcards.model: config["prompts"]}),
+        of=lambda wildcards: features_of({wildcards.model: config["prompts"]}, f"results/{wildcards.study}"),
     shell:
         "python -m evaluation.features {params.of} --extractor efficientnet-lite2 > {log} 2>&1"
 
@@ -60,7 +60,7 @@ use rule features as features_of_ceilings with:
 rule scores:
     input:
         features="results/{study}/features/{model}/{prompts}.npz",
-        reference="results/{study}/features/real/{prompts}.npz",
+        reference=f"{STUDY}/features/real/{{prompts}}.npz",
         code=code("scores"),
     output:
         fd="results/{study}/scores/fd-efficientnet-lite2/{model}/{prompts}.json",
@@ -115,9 +115,9 @@ rule scores_without_reference:
 rule recall:
     input:
         features="results/{study}/features/{model}/{prompts}.npz",
-        gallery="results/{study}/features/pictures.npz",
-        index="results/{study}/data/index.jsonl",
-        prompts="results/{study}/prompts/{prompts}.jsonl",
+        gallery=f"{STUDY}/features/pictures.npz",
+        index=f"{STUDY}/data/index.jsonl",
+        prompts=f"{STUDY}/prompts/{{prompts}}.jsonl",
         code=code("recall"),
     output:
         "results/{study}/scores/recall/{model}/{prompts}.json",
@@ -195,10 +195,10 @@ rule validity:
 
 rule preference:
     input:
-        "results/{study}/scorer/model.safetensors",
-        "results/{study}/scorer/config.json",
-        collect("results/{{study}}/prompts/{prompts}.jsonl", prompts=config["prompts"]),
-        pictures=lambda wildcards: all_shards(wildcards.model),
+        f"{STUDY}/scorer/model.safetensors",
+        f"{STUDY}/scorer/config.json",
+        collect(f"{STUDY}/prompts/{{prompts}}.jsonl", prompts=config["prompts"]),
+        pictures=shards_of_model,
         code=code("preference"),
     output:
         collect("results/{{study}}/preference/{{model}}/{prompts}.csv", prompts=config["prompts"]),
@@ -216,17 +216,18 @@ rule preference:
         mem="4GB",
         runtime="2h",
     params:
+        scorer=subpath(input[0], parent=True),
         of=preferences_of,
         seed=config["seed"],
     shell:
-        "python -m evaluation.preference score --scorer results/{wildcards.study}/scorer"
+        "python -m evaluation.preference score --scorer {params.scorer}"
         " --model {wildcards.model} {params.of} --seed {params.seed} > {log} 2>&1"
 
 
 rule win_rates:
     input:
         collect("results/{{study}}/preference/{model}/{{prompts}}.csv", model=config["models"]),
-        validity="results/{study}/scores/emoji-score/validity.json",
+        validity=f"{STUDY}/scores/emoji-score/validity.json",
         code=code("preference"),
     output:
         "results/{study}/scores/win-rate/{prompts}.json",
@@ -240,8 +241,8 @@ rule win_rates:
         mem="2GB",
         runtime="1h",
     params:
-        subject=f"--model {config['models'][0]} --scores {STUDY}/preference/{config['models'][0]}/{{prompts}}.csv",
-        rivals=[f"{rival}={STUDY}/preference/{rival}/{{prompts}}.csv" for rival in config["models"][1:]],
+        subject="--model {0} --scores results/{{study}}/preference/{0}/{{prompts}}.csv".format(config["models"][0]),
+        rivals=[f"{rival}=results/{{study}}/preference/{rival}/{{prompts}}.csv" for rival in config["models"][1:]],
         seed=config["seed"],
     shell:
         "python -m evaluation.preference win-rate {params.subject} --rivals {params.rivals}"

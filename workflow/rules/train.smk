@@ -28,8 +28,8 @@ rule tokens:
 
 rule trunk:
     input:
-        "results/{study}/data/index.jsonl",
-        "results/{study}/data/pictures.zip",
+        f"{STUDY}/data/index.jsonl",
+        f"{STUDY}/data/pictures.zip",
     output:
         "results/{study}/latents/trunk.safetensors",
     log:
@@ -44,16 +44,17 @@ rule trunk:
         mem="4GB",
         runtime="2h",
     params:
+        data=subpath(input[0], parent=True),
         preset=config["preset"],
     shell:
         "python -m wuerstchen.precompute --what trunk --preset {params.preset}"
-        " --data results/{wildcards.study}/data --out {output} > {log} 2>&1"
+        " --data {params.data} --out {output} > {log} 2>&1"
 
 
 rule train_a:
     input:
-        "results/{study}/data/index.jsonl",
-        "results/{study}/data/pictures.zip",
+        f"{STUDY}/data/index.jsonl",
+        f"{STUDY}/data/pictures.zip",
     output:
         "results/{study}/train/a/model.safetensors",
         "results/{study}/train/a/history.csv",
@@ -70,21 +71,22 @@ rule train_a:
         mem="8GB",
         runtime="24h",
     params:
+        data=subpath(input[0], parent=True),
         stage="a",
         preset=config["preset"],
-        seed=config["seed"],
+        seed=training_seed,
         more=training_steps("a"),
         out=subpath(output[0], parent=True),
     shell:
         "python -m wuerstchen.train --stage {params.stage} --preset {params.preset}"
-        " --data results/{wildcards.study}/data --seed {params.seed} {params.more}"
+        " --data {params.data} --seed {params.seed} {params.more}"
         " --out {params.out} > {log} 2>&1"
 
 
 rule latents_a:
     input:
-        "results/{study}/data/index.jsonl",
-        "results/{study}/data/pictures.zip",
+        f"{STUDY}/data/index.jsonl",
+        f"{STUDY}/data/pictures.zip",
         "results/{study}/train/a/model.safetensors",
     output:
         "results/{study}/latents/a.safetensors",
@@ -100,18 +102,19 @@ rule latents_a:
         mem="4GB",
         runtime="2h",
     params:
+        data=subpath(input[0], parent=True),
         what="a",
         preset=config["preset"],
     shell:
         "python -m wuerstchen.precompute --what {params.what} --preset {params.preset}"
-        " --data results/{wildcards.study}/data --weights results/{wildcards.study}/train"
+        " --data {params.data} --weights results/{wildcards.study}/train"
         " --out {output} > {log} 2>&1"
 
 
 rule train_b:
     input:
-        "results/{study}/data/index.jsonl",
-        "results/{study}/data/tokens.safetensors",
+        f"{STUDY}/data/index.jsonl",
+        f"{STUDY}/data/tokens.safetensors",
         "results/{study}/latents/a.safetensors",
         "results/{study}/latents/trunk.safetensors",
     output:
@@ -130,21 +133,22 @@ rule train_b:
         mem="8GB",
         runtime="24h",
     params:
+        data=subpath(input[0], parent=True),
         stage="b",
         preset=config["preset"],
-        seed=config["seed"],
+        seed=training_seed,
         more=training_steps("b"),
         out=subpath(output[0], parent=True),
     shell:
         "python -m wuerstchen.train --stage {params.stage} --preset {params.preset}"
-        " --data results/{wildcards.study}/data --latents results/{wildcards.study}/latents"
+        " --data {params.data} --latents results/{wildcards.study}/latents"
         " --seed {params.seed} {params.more}"
         " --out {params.out} > {log} 2>&1"
 
 
 use rule latents_a as latents_compressor with:
     input:
-        "results/{study}/data/index.jsonl",
+        f"{STUDY}/data/index.jsonl",
         "results/{study}/latents/trunk.safetensors",
         "results/{study}/train/b/model.safetensors",
     output:
@@ -160,8 +164,8 @@ use rule latents_a as latents_compressor with:
 
 use rule train_b as train_c with:
     input:
-        "results/{study}/data/index.jsonl",
-        "results/{study}/data/tokens.safetensors",
+        f"{STUDY}/data/index.jsonl",
+        f"{STUDY}/data/tokens.safetensors",
         "results/{study}/latents/compressor.safetensors",
     output:
         "results/{study}/train/c/model.safetensors",
@@ -174,7 +178,7 @@ use rule train_b as train_c with:
     params:
         stage="c",
         preset=config["preset"],
-        seed=config["seed"],
+        seed=training_seed,
         more=training_steps("c"),
         out=subpath(output[0], parent=True),
 
@@ -182,8 +186,8 @@ use rule train_b as train_c with:
 # The paper's rule: the baseline gets as many training FLOPs as Stage C. They are counted, so it need not wait for it.
 use rule train_b as train_baseline with:
     input:
-        "results/{study}/data/index.jsonl",
-        "results/{study}/data/tokens.safetensors",
+        f"{STUDY}/data/index.jsonl",
+        f"{STUDY}/data/tokens.safetensors",
         "results/{study}/latents/a.safetensors",
     output:
         "results/{study}/train/baseline-ldm/model.safetensors",
@@ -197,7 +201,7 @@ use rule train_b as train_baseline with:
     params:
         stage="baseline-ldm",
         preset=config["preset"],
-        seed=config["seed"],
+        seed=training_seed,
         more=budget("c"),
         out=subpath(output[0], parent=True),
 
@@ -205,8 +209,8 @@ use rule train_b as train_baseline with:
 # The same run taken further, until it has had the FLOPs of Stages B and C together.
 use rule train_b as train_baseline_bc with:
     input:
-        "results/{study}/data/index.jsonl",
-        "results/{study}/data/tokens.safetensors",
+        f"{STUDY}/data/index.jsonl",
+        f"{STUDY}/data/tokens.safetensors",
         "results/{study}/latents/a.safetensors",
         "results/{study}/train/baseline-ldm/model.safetensors",
         "results/{study}/train/baseline-ldm/usage.json",
@@ -222,6 +226,6 @@ use rule train_b as train_baseline_bc with:
     params:
         stage="baseline-ldm",
         preset=config["preset"],
-        seed=config["seed"],
+        seed=training_seed,
         more=budget("b", "c") + " --continue-from results/{study}/train/baseline-ldm",
         out=subpath(output[0], parent=True),
