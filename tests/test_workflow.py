@@ -44,6 +44,8 @@ JOBS = {
     "scores": 9,
     "scores_without_reference": 3,
     "recall": 6,
+    "curve_features": 1,
+    "curve": 1,
     "scorer": 1,
     "validity": 1,
     "preference": 3,
@@ -52,7 +54,7 @@ JOBS = {
     "sampling_time": 2,
     "carbon_account": 1,
     "table": 3,
-    "figure": 5,
+    "figure": 6,
     "summary": 1,
     "report": 1,
     "all": 1,
@@ -120,6 +122,7 @@ def test_a_changed_comment_never_costs_a_training() -> None:
         "scores",
         "scores_without_reference",
         "recall",
+        "curve",
         "validity",
         "preference",
         "win_rates",
@@ -235,6 +238,8 @@ def measurements(tree: Path) -> dict[str, object]:
         found[str(path.relative_to(study))] = hashlib.sha256(path.read_bytes()).hexdigest()
     for path in [*study.glob("scores/**/*.json"), *study.glob("robustness/*.json")]:
         found[str(path.relative_to(study))] = json.loads(path.read_text())
+    for model, points in json.loads((study / "curve.json").read_text())["models"].items():
+        found[f"curve {model}"] = [(point["step"], point["at_10"], point["images_sha256"]) for point in points]
     return found
 
 
@@ -253,6 +258,8 @@ def test_whole_study(whole: Path) -> None:
     assert summary["study"] == "tiny"
     assert set(summary["wall_seconds"]["rules"]) >= set(JOBS) - {"all", "summary", "report", "table", "figure"}
     assert (study / "report.html").stat().st_size > 10_000
+    curve = json.loads((study / "curve.json").read_text())["models"]
+    assert {len(points) for points in curve.values()} == {2} and len(curve) == 4
     for number in (1, 2, 3):
         for ext in ("csv", "md", "tex"):
             assert (study / "tables" / f"table{number}.{ext}").stat().st_size > 0

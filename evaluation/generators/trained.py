@@ -38,6 +38,13 @@ class _Trained:
         """Images of one batch, uint8 (n, h, w, 3)."""
         raise NotImplementedError
 
+    def load(self, path: Path) -> int:
+        """Draw with other weights of the stage that was trained last, from now on; returns their training steps.
+
+        The networks stay, so that nothing is compiled again.
+        """
+        return self.pipeline.load(path)
+
     def generate(self, prompts: Sequence[dict], seed: int) -> list[np.ndarray]:
         images: list[np.ndarray] = []
         for batch, counted in padded_batches(prompts, self.batch_size):
@@ -94,6 +101,9 @@ class ReconstructionGenerator(_Trained):
         real = torch.from_numpy(np.stack(self.pictures.generate(prompts, seed))).permute(0, 3, 1, 2).float() / 255
         texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
         return self.model.reconstruct(real, texts, ids, seed, **self.settings)
+
+    def load(self, path: Path) -> int:
+        return self.model.load(path)
 
     def describe(self) -> dict:
         return self._record(self.model.pictures, self.model.files, self.settings["guidance_b"])

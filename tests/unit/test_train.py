@@ -171,7 +171,9 @@ def test_values_of_every_type_are_read():
     assert recipe.loss_weight == "none" and changed.recipes["b"] == preset("emoji").recipes["b"]
 
 
-def test_a_training_without_a_length_is_refused(study, tmp_path):
+def test_a_training_without_a_length_or_with_an_unknown_weight_is_refused(study, tmp_path):
+    with pytest.raises(SystemExit, match="stage b: loss_weight: 'p3' is not known; use one of p2-paper, p2-code"):
+        run(study, "b", "--set", "loss_weight=p3", out=tmp_path / "x")
     with pytest.raises(SystemExit, match="stage baseline-ldm: .*give --steps or --budget"):
         run(study, "baseline-ldm", out=tmp_path / "x")
 

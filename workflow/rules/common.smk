@@ -1,6 +1,7 @@
 # What the chapters ask of the config: names, flags, and which files belong together. Nothing here computes results.
 
 import json
+import shlex
 from glob import glob
 from math import ceil
 
@@ -16,7 +17,8 @@ REAL = {"real": WITH_PICTURES}  # what needs no trained stage, with its prompt s
 if config["data"]["source"] == "emoji":
     REAL["ceiling-other-artist"] = ["names"]
 CEILINGS = [*RECONSTRUCTED, *list(REAL)[1:]]
-FIGURES = ["collage", "side-by-side", "speed", "training", "robustness"]
+FIGURES = ["collage", "side-by-side", "speed", "training", "recall-curve", "robustness"]
+CURVES = ["ceiling-compressor", *config["models"]]
 
 
 wildcard_constraints:
@@ -37,24 +39,53 @@ def code(program, *patterns):
     return [*sources(f"evaluation.{program}"), *sorted(file for pattern in patterns for file in glob(pattern))]
 
 
-def training_steps(stage):
-    """The flag that overrides the preset's number of training steps, where the config gives one."""
-    given = config.get("training", {}).get(stage, {}).get("steps")
-    return "" if given is None else f"--steps {given}"
+def recipe(stage):
+    """What the config says of a stage's training recipe, as texts."""
+    given = config.get("training", {}).get(stage, {})
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
+
+
+def training_flags(stage, more={}):
+    """The flags that override fields of the preset's recipe, where the config (or `more`) gives some."""
+    given = recipe(stage) | more
+    steps = f"--steps {given.pop('steps')} " if "steps" in given else ""
+    pairs = " ".join(shlex.quote(f"{key}={value}") for key, value in given.items())
+    return steps + (f"--set {pairs}" if pairs else "")
 
 
 def budget(*stages):
-    """The flag that gives a baseline the training FLOPs of some stages, at the length that they have in this study."""
-    given = {stage: config.get("training", {}).get(stage, {}).get("steps") for stage in stages}
-    return "--budget " + " ".join(f"{stage}={steps}" if steps else stage for stage, steps in given.items())
+    """The flag that gives a baseline the training FLOPs of some stages, by the recipes that they have in this study."""
+    items = []
+    for stage in stages:
+        pairs = [f"{key}={value}" for key, value in recipe(stage).items() if key in ("steps", "batch_size")]
+        items.append(f"{stage}:{','.join(pairs)}" if pairs else stage)
+    return "--budget " + " ".join(items)
+
+
+def snapshot_flags():
+    """The flag that keeps weights on the way, for the curve of recall against training time."""
+    return f"--snapshots {' '.join(map(str, config['curve']['snapshots']))}"
+
+
+def snapshots(stage):
+    """The weights of a stage that are kept on the way."""
+    return [
+        f"results/{{study}}/train/{stage}/snapshots/{percent}.safetensors" for percent in config["curve"]["snapshots"]
+    ]
 
 
 def sampling_flags(wildcards):
-    """A model's sampling settings, such as `--set steps_c=20 guidance_c=4.0`; ceilings use Stage B's."""
-    settings = config["sampling"].get(wildcards.model, {})
-    if wildcards.model in RECONSTRUCTED:
+    """A model's sampling settings, such as `--set steps_c=20 guidance_c=4.0`."""
+    settings = sampling_settings(wildcards.model)
+    return f"--set {settings}" if settings else ""
+
+
+def sampling_settings(model):
+    """How a model draws, such as `steps_c=20 guidance_c=4.0`; ceilings use Stage B's."""
+    settings = config["sampling"].get(model, {})
+    if model in RECONSTRUCTED:
         settings = {key: config["sampling"]["wuerstchen"][key] for key in ["steps_b", "guidance_b"]}
-    return "--set " + " ".join(f"{key}={value}" for key, value in settings.items()) if settings else ""
+    return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def stages(model):
@@ -121,6 +152,17 @@ def usage_files():
         "train-scorer": [f"{STUDY}/scorer/usage.json"],
         **{f"sample-{model}": all_shards(model, ".usage.json") for model in config["models"]},
     }
+
+
+def snapshot_features():
+    """The features of what each model draws on its way, by model and share of its training."""
+    percents = config["curve"]["snapshots"]
+    return {(model, p): f"results/{{study}}/features/snapshots/{model}/{p}.npz" for model in CURVES for p in percents}
+
+
+def curve_points():
+    """The same with the finished models: everything that the curve of recall against training time goes through."""
+    return snapshot_features() | {(model, 100): f"results/{{study}}/features/{model}/names.npz" for model in CURVES}
 
 
 def score_files(metric, models, prompts):
@@ -193,6 +235,7 @@ def figure_inputs(wildcards):
         "side-by-side": picture_files(),
         "speed": speed_files(),
         "training": training_files("history.csv"),
+        "recall-curve": f"{STUDY}/curve.json",
         "robustness": robustness_files(),
     }[wildcards.figure]
 
