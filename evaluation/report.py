@@ -14,11 +14,12 @@ from typing import Any
 import jinja2
 import yaml
 
+from evaluation.choices import choices_table
 from evaluation.findings import duration, energy, headlines, mass, verdicts
 from evaluation.printing import Printed, Table, percent, printed, significant
 from evaluation.results import SCORES, NotRun, Study, decode, model_name
 from evaluation.tables import recall_table, scores_table, table1, table2, table3
-from wuerstchen.files import write_text
+from wuerstchen.files import read_json, write_text
 
 LIMIT = 10_000_000  # bytes: what a browser and a mail still take
 SCALE = 0.59  # of a figure's pixels on the page: its 8 pt text then reads like the text around it
@@ -144,9 +145,18 @@ def seconds_by_rule(study: Study) -> list[dict[str, Any]]:
     return [{"rule": rule, "time": duration(s), "share": round(100 * s / longest, 1)} for rule, s in ordered]
 
 
-def tables(study: Study) -> dict[str, tuple[Table, Printed]]:
+def read_sweep(path: Path | None) -> dict | NotRun:
+    """What evaluation.sweep wrote; it is run once and kept, not by every run of the study."""
+    if path is None or not path.is_file():
+        command = "snakemake sweep --cores all --configfile config/emoji.yaml config/emoji-sweep.yaml"
+        return NotRun(f"there is no {path or 'record of a sweep'}; `{command}` tries the values")
+    return read_json(path)
+
+
+def tables(study: Study, sweep: Path | None) -> dict[str, tuple[Table, Printed]]:
     """Every table of the page with its printed form."""
     made = [table1(study), table2(study), table3(study), recall_table(study), scores_table(study)]
+    made.append(choices_table(read_sweep(sweep)))
     return {table.name: (table, printed(table)) for table in made}
 
 
@@ -154,8 +164,10 @@ def _or_none(value: Any) -> Any:
     return None if isinstance(value, NotRun) else value
 
 
-def page(study: Study) -> str:
-    """The report as HTML. Raises ValueError above 10 MB."""
+def page(study: Study, sweep: Path | None = None) -> str:
+    """The report as HTML; `sweep` is the record of what was chosen on the validation split. Raises ValueError above
+    10 MB.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
@@ -175,7 +187,7 @@ def page(study: Study) -> str:
         verdicts=verdicts(study),
         figures=figures(study),
         gallery=gallery(study),
-        tables=tables(study),
+        tables=tables(study, sweep),
         validity=_or_none(study.read("scores/emoji-score/validity.json")),
         carbon=_or_none(study.read("carbon.json")),
         wall=None if isinstance(summary, NotRun) else summary["wall_seconds"]["total"],
@@ -196,10 +208,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The whole study on one self-contained page.")
     parser.add_argument("--study-dir", type=Path, required=True)
     parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--sweep", type=Path, help="record of what was chosen on the validation split, if there is one")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(argv)
     try:
-        write_text(options.out, page(Study.open(options.study_dir, options.config)))
+        write_text(options.out, page(Study.open(options.study_dir, options.config), options.sweep))
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -154,6 +154,13 @@ def contradictions(config: dict) -> list[str]:
         for model in config["speed"]["models"]
         if model not in models
     ]
+    sweep = config.get("sweep", {})
+    lines += [
+        f"sweep.{part}.{name}: {name} is not one of the study's models ({', '.join(models)})."
+        for part in ("training", "sampling")
+        for name in sweep.get(part, {})
+        if name not in ("b", "c", *models)
+    ]
     return lines
 
 

@@ -29,10 +29,15 @@ class _Trained:
     batch_size = BATCH
 
     def __init__(self, settings: Settings, known: dict[str, type]):
-        self.settings = check_settings(settings, known)
+        self.known = known
+        self.set(settings)
         # With several threads the last bits of a picture depend on its place in the batch, and so on the shard size,
         # and on the number of cores. Shards side by side use the cores better anyway.
         torch.set_num_threads(1)
+
+    def set(self, settings: Settings) -> None:
+        """Draw with these settings from now on. Raises ValueError for missing, unknown and impossible ones."""
+        self.settings = check_settings(settings, self.known)
 
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         """Images of one batch, uint8 (n, h, w, 3)."""

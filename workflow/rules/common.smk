@@ -1,12 +1,16 @@
 # What the chapters ask of the config: names, flags, and which files belong together. Nothing here computes results.
 
+import dataclasses
 import json
+import re
 import shlex
 from glob import glob
 from math import ceil
+from os.path import relpath
 
 from workflow.code import sources
 from workflow.settings import source_flags, source_state, use_this_python
+from wuerstchen.presets import overridden, preset
 
 use_this_python()
 
@@ -19,6 +23,13 @@ if config["data"]["source"] == "emoji":
 CEILINGS = [*RECONSTRUCTED, *list(REAL)[1:]]
 FIGURES = ["collage", "side-by-side", "speed", "training", "recall-curve", "robustness"]
 CURVES = ["ceiling-compressor", *config["models"]]
+
+
+# What the target `sweep` tries, and the latents that each stage is trained on.
+SWEEP = config.get("sweep", {})
+SWEPT_LATENTS = {"b": ["a", "trunk"], "c": ["compressor"], "baseline-ldm": ["a"]}
+SWEPT = f"config/{config['study']}-sweep.json"  # what came of it, kept in git for the report
+SWEEP_COMMAND = "snakemake sweep --cores all --configfile " + " ".join(map(relpath, workflow.configfiles))
 
 
 wildcard_constraints:
@@ -211,6 +222,54 @@ def picture_files():
         *[shard for model in config["models"] for shard in all_shards(model)],
         *[shard for prompts in WITH_PICTURES for shard in shards("real", prompts)],
     ]
+
+
+def swept_trainings():
+    """(stage, key, value, folder) of every value of a training recipe that the sweep tries, the study's own with it."""
+    tried = []
+    for stage, keys in SWEEP.get("training", {}).items():
+        pairs = [f"{key}={value}" for key, value in recipe(stage).items()]
+        own = dataclasses.asdict(overridden(preset(config["preset"]), stage, pairs).recipes[stage])
+        for key, values in keys.items():
+            mine = list(own[key]) if isinstance(own[key], tuple) else own[key]
+            for value in values if mine in values else [mine, *values]:
+                said = value if isinstance(value, str) else json.dumps(value)
+                variant = f"{STUDY}/sweep/train/{stage}/{variant_name(key, said)}"
+                tried.append((stage, key, said, f"{STUDY}/train/{stage}" if value == mine else variant))
+    return tried
+
+
+def variant_name(key, value):
+    """The folder of a variant, such as learning-rate-0.0005."""
+    return re.sub(r"[^a-z0-9.]+", "-", f"{key} {value}").strip("-")
+
+
+def swept_flags(stage, variant):
+    """The flags that train a variant of a stage: the study's own with one field changed."""
+    changed = {variant_name(key, said): {key: said} for s, key, said, _ in swept_trainings() if s == stage}
+    length = budget("c") if stage == "baseline-ldm" else ""
+    return f"{length} {training_flags(stage, changed[variant])}"
+
+
+def swept_sampling():
+    """(model, key, values) of every sampling setting that the sweep tries."""
+    return [(model, key, values) for model, keys in SWEEP.get("sampling", {}).items() for key, values in keys.items()]
+
+
+def swept_models():
+    """What draws in the sweep: Stage B is judged by what comes back from its compressor's latents."""
+    shown_by = {"b": "ceiling-compressor", "c": "wuerstchen", "baseline-ldm": "baseline-ldm"}
+    trained_ = [shown_by[stage] for stage in SWEEP.get("training", {})]
+    return list(dict.fromkeys([*trained_, *SWEEP.get("sampling", {})]))
+
+
+def sweep_files(wildcards):
+    """The sweep's table, where the config has a sweep."""
+    if not SWEEP:
+        raise WorkflowError(
+            "The config has no sweep; lay one over it: --configfile config/emoji.yaml config/emoji-sweep.yaml"
+        )
+    return collect(f"{STUDY}/sweep/sweep.{{ext}}", ext=["json", "csv", "md"])
 
 
 def table_inputs(wildcards):
