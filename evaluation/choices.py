@@ -44,7 +44,8 @@ def choices_table(record: dict[str, Any] | NotRun) -> Table:
         "Chosen: the largest recall; in a tie the base, else the first. Intervals cover which captions were drawn, not "
         "another training: “overlaps” means that this sweep does not tell the value from the chosen one.",
         "Validation loss: unweighted error of the predicted noise; comparable between the values of one stage.",
-        f"Run once with `{record['command']}` at commit {record['commit']}, {record['device']}, {record['date']}.",
+        f"Run once, {record['date']}, on {record['device']}, at commit {record['commit']}; to run it again: "
+        f"{record['command']}",
     ]
     return Table("choices", "Chosen on the validation split", FIELDS, all_records(made), made, notes)
 

@@ -149,7 +149,7 @@ def read_sweep(path: Path | None) -> dict | NotRun:
     """What evaluation.sweep wrote; it is run once and kept, not by every run of the study."""
     if path is None or not path.is_file():
         command = "snakemake sweep --cores all --configfile config/emoji.yaml config/emoji-sweep.yaml"
-        return NotRun(f"there is no {path or 'record of a sweep'}; `{command}` tries the values")
+        return NotRun(f"there is no {path or 'record of a sweep'}; to try the values: {command}")
     return read_json(path)
 
 

@@ -114,6 +114,7 @@ def test_ties_and_overlaps_are_said(values, verdicts):
     assert [row["verdict"] for row in table.records] == verdicts
     assert [row["base"] for row in table.records] == ["yes" if own else "no" for _, own, _ in values]
     assert "run \\| it" in to_markdown(table)
+    assert "commit abc" in table.notes[-1] and "a machine" in table.notes[-1]
 
 
 def test_a_sweep_that_was_not_run_is_said():
