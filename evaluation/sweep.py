@@ -104,8 +104,14 @@ def sweep(
     """One record per setting: its values with recall@10 and, for what was trained, validation loss.
 
     trained: (stage, key of the recipe, value, folder), the study's own among them; varied: (model, key of the sampling
-    settings, values).
+    settings, values). Raises ValueError that names what is not among the settings of `measure`.
     """
+    for stage, *_ in trained:
+        if DRAWN_BY.get(stage) not in measure.own:
+            raise ValueError(f"--trained: stage {stage} is not one of {', '.join(DRAWN_BY)}, or --of lacks its model")
+    for model, key, _ in varied:
+        if key not in measure.own.get(model, {}):
+            raise ValueError(f"--vary: --of gives no {key} of {model} to start from")
     records: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for stage, key, value, folder in trained:
         model = DRAWN_BY[stage]

@@ -87,6 +87,24 @@ def test_every_value_is_drawn_with_its_own_weights_and_settings(trained, swept, 
     assert len((swept / "sweep.csv").read_text().splitlines()) == 1 + len(everything)
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--trained", "d", "ema", "1", "x"], "--trained: stage d is not one of b, c, baseline-ldm, or --of lacks"),
+        (["--trained", "b", "ema", "1", "x"], "--trained: stage b is not one of b, c, baseline-ldm, or --of lacks"),
+        (["--vary", "baseline-ldm", "steps_c", "1"], "--vary: --of gives no steps_c of baseline-ldm to start from"),
+    ],
+)
+def test_what_the_sweep_cannot_start_from_is_named(trained, swept, tmp_path, flags, said):
+    with pytest.raises(SystemExit, match=said):
+        sweep.main(
+            ["--weights", str(trained / "train"), "--index", str(trained / "data/index.jsonl"), "--count", "2",
+             "--seed", "0", "--of", "baseline-ldm", *OF["baseline-ldm"], *flags, "--pictures",
+             str(trained / "data/pictures.zip"), "--gallery", str(swept / "gallery.npz"), "--command", "",
+             "--out-prefix", str(tmp_path / "x")]
+        )  # fmt: skip
+
+
 def rows(*values):
     return [
         {"value": name, "own": own, "at_10": at_10, "interval_at_10": [at_10 - 0.1, at_10 + 0.1]}
