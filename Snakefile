@@ -37,6 +37,7 @@ include: "workflow/rules/robustness.smk"
 include: "workflow/rules/speed.smk"
 include: "workflow/rules/carbon.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/sweep.smk"
 
 
 rule all:
@@ -69,3 +70,8 @@ rule carbon:
 rule speed:
     input:
         speed_files(),
+
+
+rule sweep:
+    input:
+        sweep_files,

@@ -1,4 +1,5 @@
-"""The figures of a study, as pdf and png: collage, side-by-side, speed, training, robustness.
+"""The figures of a study, as pdf and png: collage, side-by-side, speed, training,
+recall-curve, robustness.
 
 They draw what the study's files hold and compute no statistic of their own. Which pictures are shown is decided by a
 hash of seed and prompt id, so nobody picked them.
@@ -241,6 +242,38 @@ def draw_losses(axis: Axes, history: dict[str, list[float]]) -> None:
         logarithmic(axis, "y")
 
 
+def recall_curve(study: Study) -> Figure:
+    """Recall@10 of seen prompts against the training time of all the stages that a model needs."""
+    record = study.read("curve.json")
+    if isinstance(record, NotRun):
+        return sentence(str(record))
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.6), **LAYOUT)
+    models = [model for model in (*study.models, "ceiling-compressor") if model in record["models"]]
+    for number, model in enumerate(models):
+        points = record["models"][model]
+        points = sorted(points, key=lambda point: point["seconds"])
+        minutes, shares = ([point["seconds"] / 60 for point in points], [100 * point["at_10"] for point in points])
+        ends = [[100 * point["interval_at_10"][end] for point in points] for end in (0, 1)]
+        errors = [
+            [share - low for share, low in zip(shares, ends[0], strict=True)],
+            [high - share for share, high in zip(shares, ends[1], strict=True)],
+        ]
+        style = {"color": f"C{number}", "marker": MARKERS[number]}
+        if model.startswith("ceiling"):
+            style |= {"color": GREY, "linestyle": "--"}
+        axis.errorbar(minutes, shares, errors, label=model_name(model), elinewidth=0.7, capsize=2, **style)
+        axis.plot(minutes[-1:], shares[-1:], markersize=8, **style)
+        if model == "baseline-ldm-bc" and "baseline-ldm" in record["models"]:  # it goes on from where that one ended
+            start = max(record["models"]["baseline-ldm"], key=lambda point: point["seconds"])
+            line = ([start["seconds"] / 60, minutes[0]], [100 * start["at_10"], shares[0]])
+            axis.plot(*line, color=style["color"], linestyle=":")
+    axis.axhline(100 * record["chance_at_10"], color="#999999", linewidth=0.8, linestyle=":", label="guessing")
+    axis.set(xlabel="minutes of training, all needed stages together", xlim=(0, None), ylim=(0, None))
+    axis.set_ylabel(f"recall@10 of {record['n']} seen prompts, %")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
 def robustness(study: Study) -> Figure:
     """Table 3 as a plot: our distances with intervals on the left, the paper's two columns of FID on the right."""
     manipulations = list(study.config["robustness"]["manipulations"])
@@ -310,6 +343,7 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "side-by-side": side_by_side,
     "speed": speed,
     "training": training,
+    "recall-curve": recall_curve,
     "robustness": robustness,
 }
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from wuerstchen.shards import encode_png, read_shard, write_shard
 
-__all__ = ["MAX_PIXELS", "decode", "encode_png", "images_sha256", "iter_images", "read_shard", "write_shard"]
+__all__ = ["MAX_PIXELS", "decode", "encode_png", "images_sha256", "iter_images", "pngs_sha256"]
+__all__ += ["read_shard", "write_shard"]
 
 MAX_PIXELS = 64_000_000
 
@@ -53,5 +54,10 @@ def images_sha256(paths: Iterable[str | Path]) -> str:
 
     How the images are cut into shards does not matter.
     """
-    lines = sorted(f"{name} {hashlib.sha256(png).hexdigest()}\n" for name, png, _ in _iter_pngs(paths))
+    return pngs_sha256((name, png) for name, png, _ in _iter_pngs(paths))
+
+
+def pngs_sha256(pngs: Iterable[tuple[str, bytes]]) -> str:
+    """The same digest of (id, PNG bytes) pairs."""
+    lines = sorted(f"{name} {hashlib.sha256(png).hexdigest()}\n" for name, png in pngs)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

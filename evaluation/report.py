@@ -18,6 +18,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from evaluation.choices import choices_table
 from evaluation.findings import duration, energy, headlines, mass
 from evaluation.intervals import COVERS
 from evaluation.preference import read_scores
@@ -26,7 +27,7 @@ from evaluation.results import SCORES, SETS, NotRun, Study, decode, model_name
 from evaluation.tables import recall_table, scores_table, table1, table2, table3
 from evaluation.trainings import coverage
 from evaluation.verdicts import WORDS, Grid, grids
-from wuerstchen.files import write_text
+from wuerstchen.files import read_json, write_text
 
 LIMIT = 10_000_000  # bytes: what a browser and a mail still take
 SCALE = 0.59  # of a figure's pixels on the page: its 8 pt text then reads like the text around it
@@ -34,6 +35,10 @@ SHORT = 0.05  # of the longest rule's time: what takes less is summed up
 UNPICKED, PICKED = 8, 4  # prompts of each set to look through: chosen by nobody; of the best and of the worst
 FIGURES = {
     "training": "Loss of every stage while it was trained. The losses of different stages are not comparable.",
+    "recall-curve": "Recall@10 of the same unpicked seen prompts, drawn with weights kept during each training, "
+    "with 95 % intervals over the prompts. Minutes are those of every stage that a model needs, one after the other; "
+    "large marks are the finished models. The dashed line is the ceiling while Stage B learns: real pictures through "
+    "compressor, Stage B and Stage A.",
     "speed": "Sampling time of a batch against its size (the shape of the paper's Figure 4).",
     "robustness": "Table 3 as a plot. The two panels have different scales; what can be compared is the order.",
 }
@@ -223,9 +228,18 @@ def seconds_by_rule(study: Study) -> list[dict[str, Any]]:
     return [{"rule": rule, "time": duration(s), "share": round(100 * s / longest, 1)} for rule, s in ordered]
 
 
-def tables(study: Study) -> dict[str, tuple[Table, Printed]]:
+def read_sweep(path: Path | None) -> dict | NotRun:
+    """What evaluation.sweep wrote; it is run once and kept, not by every run of the study."""
+    if path is None or not path.is_file():
+        command = "snakemake sweep --cores all --configfile config/emoji.yaml config/emoji-sweep.yaml"
+        return NotRun(f"there is no {path or 'record of a sweep'}; to try the values: {command}")
+    return read_json(path)
+
+
+def tables(study: Study, sweep: Path | None) -> dict[str, tuple[Table, Printed]]:
     """Our measurements of every table, with their printed form."""
     made = [table1(study), table2(study), table3(study), recall_table(study), scores_table(study)]
+    made.append(choices_table(read_sweep(sweep)))
     # The quoted rows stand in the verdicts already.
     ours = [replace(table, blocks=[b for b in table.blocks if not b.title.startswith("Quoted")]) for table in made]
     return {table.name: (table, printed(table)) for table in ours}
@@ -235,8 +249,10 @@ def _or_none(value: Any) -> Any:
     return None if isinstance(value, NotRun) else value
 
 
-def page(study: Study) -> str:
-    """The report as HTML. Raises ValueError above 10 MB."""
+def page(study: Study, sweep: Path | None = None) -> str:
+    """The report as HTML; `sweep` is the record of what was chosen on the validation split. Raises ValueError above
+    10 MB.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
@@ -259,7 +275,7 @@ def page(study: Study) -> str:
         strip=strip(study),
         figures=figures(study),
         gallery=gallery(study),
-        tables=tables(study),
+        tables=tables(study, sweep),
         validity=_or_none(study.read("scores/emoji-score/validity.json")),
         carbon=_or_none(study.read("carbon.json")),
         wall=None if isinstance(summary, NotRun) else summary["wall_seconds"]["total"],
@@ -281,10 +297,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The whole study on one self-contained page.")
     parser.add_argument("--study-dir", type=Path, required=True)
     parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--sweep", type=Path, help="record of what was chosen on the validation split, if there is one")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(argv)
     try:
-        write_text(options.out, page(Study.open(options.study_dir, options.config)))
+        write_text(options.out, page(Study.open(options.study_dir, options.config), options.sweep))
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
 

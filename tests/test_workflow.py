@@ -44,6 +44,8 @@ JOBS = {
     "scores": 9,
     "scores_without_reference": 3,
     "recall": 6,
+    "curve_features": 1,
+    "curve": 1,
     "scorer": 1,
     "validity": 1,
     "preference": 3,
@@ -52,11 +54,12 @@ JOBS = {
     "sampling_time": 2,
     "carbon_account": 1,
     "table": 3,
-    "figure": 5,
+    "figure": 6,
     "summary": 1,
     "report": 1,
     "all": 1,
 }
+SWEEP = {"sweep_training", "sweep_recall"}  # jobs of the target `sweep` alone
 
 
 def planned(text: str) -> dict[str, int]:
@@ -111,6 +114,22 @@ def test_parts_have_names(tree: Path) -> None:
     }
 
 
+def test_the_sweep_trains_each_variant_once_and_only_when_asked(tree: Path) -> None:
+    edit_config(tree / "config" / "emoji.yaml", training={"c": {"learning_rate": 0.002, "batch_size": 32}})
+    files = ("config/emoji.yaml", "config/emoji-sweep.yaml")
+    assert not SWEEP & set(dry_run(tree, "--configfile", *files))
+    # two further learning rates of B, C and the baseline each, three further weights of C
+    assert dry_run(tree, "sweep", "--configfile", *files)["sweep_training"] == 9
+    run = call("snakemake", "-n", "-p", "sweep", "--cores", "1", "--configfile", *files, cwd=tree)
+    (weighted,) = re.findall(r"wuerstchen.train .*loss_weight=none .*", run.stdout)
+    assert "--set learning_rate=0.002 batch_size=32 loss_weight=none " in weighted and "sweep/train/c" in weighted
+    (baseline,) = re.findall(r"wuerstchen.train .*baseline-ldm/learning-rate-0.0005 .*", run.stdout)
+    assert "--budget c:batch_size=32 --set learning_rate=0.0005 " in baseline
+    assert "--trained c learning_rate 0.002 results/emoji/train/c " in run.stdout
+    refused = call("snakemake", "-n", "sweep", cwd=tree)
+    assert refused.returncode == 1 and "The config has no sweep" in refused.stdout
+
+
 def test_style() -> None:
     for command in (["snakefmt", "--check", "Snakefile", "workflow"], ["snakemake", "--lint"]):
         run = subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], cwd=ROOT, capture_output=True)
@@ -129,11 +148,12 @@ def rule_texts() -> dict[str, str]:
 
 def test_every_rule_says_what_it_did_and_how_long_it_took() -> None:
     texts = rule_texts()
-    assert set(texts) == set(JOBS) - {"all"} == set(chapters())
+    assert set(texts) - SWEEP == set(JOBS) - {"all"} == set(chapters())
     for rule, text in texts.items():
+        folder = "results/{study}/sweep" if rule in SWEEP else "results/{study}"
         # The folder is the rule's name, since summary.json and workflow/done.py count time by it.
-        assert f'"results/{{study}}/benchmarks/{rule}/' in text, rule
-        assert '"results/{study}/logs/' in text, rule
+        assert f'"{folder}/benchmarks/{rule}/' in text, rule
+        assert f'"{folder}/logs/' in text, rule
         if not text.startswith("use rule"):
             assert 'conda:\n        "../../environment.yml"' in text, rule
 
@@ -146,6 +166,7 @@ def test_a_changed_comment_never_costs_a_training() -> None:
         "scores",
         "scores_without_reference",
         "recall",
+        "curve",
         "validity",
         "preference",
         "win_rates",
@@ -261,6 +282,8 @@ def measurements(tree: Path) -> dict[str, object]:
         found[str(path.relative_to(study))] = hashlib.sha256(path.read_bytes()).hexdigest()
     for path in [*study.glob("scores/**/*.json"), *study.glob("robustness/*.json")]:
         found[str(path.relative_to(study))] = json.loads(path.read_text())
+    for model, points in json.loads((study / "curve.json").read_text())["models"].items():
+        found[f"curve {model}"] = [(point["step"], point["at_10"], point["images_sha256"]) for point in points]
     return found
 
 
@@ -279,11 +302,31 @@ def test_whole_study(whole: Path) -> None:
     assert summary["study"] == "tiny"
     assert set(summary["wall_seconds"]["rules"]) >= set(JOBS) - {"all", "summary", "report", "table", "figure"}
     assert (study / "report.html").stat().st_size > 10_000
+    curve = json.loads((study / "curve.json").read_text())["models"]
+    assert {len(points) for points in curve.values()} == {2} and len(curve) == 4
     for number in (1, 2, 3):
         for ext in ("csv", "md", "tex"):
             assert (study / "tables" / f"table{number}.{ext}").stat().st_size > 0
     told = call("workflow.done", "--configfile", "tests/tiny.yaml", cwd=whole).stdout
     assert "results/tiny/report.html" in told and re.search(r"train +\d+:\d\d", told)
+
+
+@pytest.mark.dag
+def test_sweep_of_the_tiny_study(whole: Path) -> None:
+    sweep = {
+        "prompts": 8,
+        "training": {"b": {"learning_rate": [0.01]}, "c": {"loss_weight": ["p2-paper", "none"]}},
+        "sampling": {"baseline-ldm": {"guidance": [1.0]}},
+    }
+    (whole / "sweep.yaml").write_text(yaml.safe_dump({"sweep": sweep}))
+    files = ("--configfile", "tests/tiny.yaml", "sweep.yaml")
+    run = call("snakemake", "sweep", "--cores", "2", *files, cwd=whole)
+    assert run.returncode == 0, run.stdout[-20000:]
+    record = json.loads((whole / "results/tiny/sweep/sweep.json").read_text())
+    values = {(s["of"], s["key"]): [row["value"] for row in s["values"]] for s in record["settings"]}
+    assert values[("b", "learning_rate")] == ["0.001", "0.01"] and values[("c", "loss_weight")] == ["p2-paper", "none"]
+    assert values[("baseline-ldm", "guidance")] == ["1", "4"]
+    assert dry_run(whole, "--configfile", "tests/tiny.yaml") == {}
 
 
 @pytest.mark.dag

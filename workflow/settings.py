@@ -6,6 +6,7 @@ As a program it writes the config that a run really uses (files and command line
 
 import argparse
 import contextlib
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -18,6 +19,7 @@ import jsonschema
 import yaml
 
 from wuerstchen.files import write_text
+from wuerstchen.presets import DiffusionRecipe, StageARecipe
 
 SCHEMA = Path(__file__).parent.parent / "config" / "schema.yaml"
 TYPES = {
@@ -30,9 +32,52 @@ TYPES = {
 }
 
 
+# Names that a recipe's fields may have, and least values other than 0.
+CHOICES = {
+    "loss_weight": ["p2-paper", "p2-code", "velocity", "none"],
+    "timesteps": ["uniform", "released"],
+    "precision": ["bf16", "fp32"],
+}
+LEAST = {"steps": 1, "batch_size": 1}
+
+
 def schema() -> dict:
-    """The JSON Schema of a config."""
-    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    """The JSON Schema of a config, with the fields of the training recipes filled in."""
+    whole = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    properties = whole["properties"]
+    for stage, node in properties["training"]["properties"].items():
+        node["properties"] = recipe_schema(stage)
+    swept = properties["sweep"]["properties"]
+    for stage, node in swept["training"]["properties"].items():
+        node["properties"] = {key: values_of(value) for key, value in recipe_schema(stage).items() if key != "steps"}
+    for model, node in swept["sampling"]["properties"].items():
+        settings = properties["sampling"]["properties"][model]["properties"]
+        node["properties"] = {key: values_of(value) for key, value in settings.items()}
+    return whole
+
+
+def recipe_schema(stage: str) -> dict[str, dict]:
+    """The schema of each field of a stage's training recipe. A baseline's steps follow from its budget."""
+    found = {}
+    for field in dataclasses.fields(StageARecipe if stage == "a" else DiffusionRecipe):
+        about = {"description": f"The recipe's {field.name}."}
+        least = {"minimum": LEAST.get(field.name, 0)}
+        if field.name in CHOICES:
+            found[field.name] = about | {"type": "string", "enum": CHOICES[field.name]}
+        elif field.type in (int, float):
+            found[field.name] = about | {"type": {int: "integer", float: "number"}[field.type]} | least
+        elif field.type is bool:
+            found[field.name] = about | {"type": "boolean"}
+        else:  # a pair, such as AdamW's betas
+            number = {"description": "A number.", "type": "number", "minimum": 0}
+            found[field.name] = about | {"type": "array", "minItems": 2, "maxItems": 2, "items": number}
+    return {key: value for key, value in found.items() if (stage, key) != ("baseline-ldm", "steps")}
+
+
+def values_of(value: dict) -> dict:
+    """The schema of a list of different values."""
+    about = {"description": f"Values to try: {value['description']}"}
+    return about | {"type": "array", "minItems": 1, "uniqueItems": True, "items": value}
 
 
 def problems(config: dict) -> list[str]:
@@ -77,6 +122,8 @@ def explain(error: jsonschema.ValidationError) -> list[str]:
             return [f"{name}: {show(error.instance)} should be at most {error.validator_value} ({about})."]
         case "minItems":
             return [f"{name}: {show(error.instance)} should have at least {error.validator_value} entries ({about})."]
+        case "maxItems":
+            return [f"{name}: {show(error.instance)} should have at most {error.validator_value} entries ({about})."]
         case "uniqueItems":
             return [f"{name}: {show(error.instance)} should name nothing twice ({about})."]
         case "minLength":
@@ -106,6 +153,13 @@ def contradictions(config: dict) -> list[str]:
         f"speed.models: {model} is not one of the study's models ({', '.join(models)})."
         for model in config["speed"]["models"]
         if model not in models
+    ]
+    sweep = config.get("sweep", {})
+    lines += [
+        f"sweep.{part}.{name}: {name} is not one of the study's models ({', '.join(models)})."
+        for part in ("training", "sampling")
+        for name in sweep.get(part, {})
+        if name not in ("b", "c", *models)
     ]
     return lines
 

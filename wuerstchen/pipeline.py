@@ -105,6 +105,13 @@ class Wuerstchen(Pictures):
         self.ready(self.stage_c)
         self.ready(self.stage_b)
 
+    def load(self, path: Path) -> int:
+        """Draw with another Stage C of the same shape from now on, trained as far as the steps returned."""
+        tensors, metadata = weights.load(path)
+        weights.load_module(self.stage_c, tensors, "stage_c.", path)
+        self.scaling, self.files[-1] = metadata["latent_scaling"], path
+        return metadata["steps"]
+
     @torch.inference_mode()
     def generate(
         self,
@@ -176,6 +183,13 @@ class BaselineLDM(Pictures):
         self.unet = weights.load_module(unet, tensors, "baseline_ldm.", path).to(memory_format=torch.channels_last)
         self.ready(self.unet)
 
+    def load(self, path: Path) -> int:
+        """Draw with another U-Net of the same shape from now on, trained as far as the steps returned."""
+        tensors, metadata = weights.load(path)
+        weights.load_module(self.unet, tensors, "baseline_ldm.", path)
+        self.files[-1] = path
+        return metadata["steps"]
+
     @torch.inference_mode()
     def generate(
         self, prompts: Sequence[str], ids: Sequence[str], seed: int, steps: int, guidance: float
@@ -203,6 +217,14 @@ class Reconstruction:
         self.compressor = load_compressor(folder) if through_compressor else None
         if self.stage_b is not None:
             self.pictures.ready(self.stage_b)
+
+    def load(self, path: Path) -> int:
+        """Go through another Stage B and its compressor from now on, trained as far as the steps returned."""
+        tensors, metadata = weights.load(path)
+        weights.load_module(self.stage_b, tensors, "stage_b.", path)
+        weights.load_module(self.compressor, tensors, "compressor.", path)
+        self.files[-1] = path
+        return metadata["steps"]
 
     @torch.inference_mode()
     def reconstruct(

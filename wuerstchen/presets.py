@@ -4,7 +4,10 @@
 chain works; `paper-text` follows the paper's words; `released-v1` and `released-v2` the published weights.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -291,6 +294,40 @@ def preset(name: str) -> Preset:
     if name not in known:
         raise ValueError(f"preset: {name!r} is not known; use one of {', '.join(known)}")
     return known[name]
+
+
+def overridden(preset: Preset, stage: str, pairs: Sequence[str]) -> Preset:
+    """The preset with fields of one stage's recipe replaced, each given as `KEY=VALUE`.
+
+    Raises ValueError that names a key which the recipe does not have, or a value of another type.
+    """
+    kinds = {f.name: f.type for f in fields(preset.recipes[stage])}
+    values = {}
+    for pair in pairs:
+        key, _, text = pair.partition("=")
+        if key not in kinds:
+            raise ValueError(f"--set: {pair!r}; use KEY=VALUE with a key of stage {stage}'s recipe: {', '.join(kinds)}")
+        values[key] = _parsed(key, text, kinds[key])
+    return replace(preset, recipes={**preset.recipes, stage: replace(preset.recipes[stage], **values)})
+
+
+def _parsed(key: str, text: str, kind: Any) -> Any:
+    """The value of a recipe's field from its text. Raises ValueError where it is of another type."""
+    if kind is str:
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    numbers = isinstance(value, list) and len(value) == 2 and all(type(v) in (int, float) for v in value)
+    if kind is int and type(value) is int or kind is bool and type(value) is bool:
+        return value
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if kind == tuple[float, float] and numbers:
+        return (float(value[0]), float(value[1]))
+    said = {int: "a whole number", bool: "true or false", float: "a number"}.get(kind, "two numbers, [0.9,0.99]")
+    raise ValueError(f"--set: {key} should be {said}, found {text!r}")
 
 
 def to_dict(config) -> dict:

@@ -7,7 +7,7 @@ import io
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from wuerstchen import weights
+from wuerstchen.diffusion import LOSS_WEIGHTS, TIMESTEP_SAMPLING
 from wuerstchen.execution import autocast, can_compile, compile_blocks, native_precision
 from wuerstchen.files import atomic_path, sha256_file, sha256_text, write_json, write_text
-from wuerstchen.presets import Preset, Recipe, preset, to_dict
+from wuerstchen.presets import Preset, Recipe, overridden, preset, to_dict
 from wuerstchen.seeds import derive, generator
+from wuerstchen.snapshots import Snapshots
 from wuerstchen.tasks import DIFFUSION_TASKS, Task, flops_per_sample, make_task, training_flops
 from wuerstchen.usage import Usage
 
@@ -125,10 +127,12 @@ class Trainer:
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
 
-    def restore(self, path: Path) -> dict | None:
-        """Go on from `path` if it belongs to the same training; returns what was used so far, or None."""
+    def restore(self, path: Path, snapshots: Snapshots | None = None) -> dict | None:
+        """Go on from `path` if it belongs to the same training and is past no missing snapshot; returns what was used
+        so far, or None.
+        """
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["signature"] != self.signature:
+        if state["signature"] != self.signature or (snapshots and snapshots.missing(state["step"])):
             return None
         self.step, self.history = state["step"], state["history"]
         self.task.modules.load_state_dict(state["modules"])
@@ -157,8 +161,19 @@ def history_csv(columns: tuple[str, ...], rows: list[list[float]]) -> str:
     return text.getvalue()
 
 
-def run(trainer: Trainer, steps: int, state: Path, usage: Usage, inherited: dict | None) -> None:
-    """Train to `steps`, saving the state from time to time; `inherited` is carried along in its usage."""
+def run(
+    trainer: Trainer,
+    steps: int,
+    state: Path,
+    usage: Usage,
+    inherited: dict | None,
+    snapshots: Snapshots,
+    checkpoint: Callable[[Path], None],
+) -> None:
+    """Train to `steps`, saving the state from time to time; `inherited` is carried along in its usage.
+
+    `checkpoint` writes the moving average to a path, for the snapshots.
+    """
     recipe, task = trainer.recipe, trainer.task
     started = saved = reported = time.monotonic()
     before = trainer.history[-1][3] if trainer.history else 0.0
@@ -166,6 +181,7 @@ def run(trainer: Trainer, steps: int, state: Path, usage: Usage, inherited: dict
     lap, lap_step = started, first
     for step, bar in progress(first, steps, trainer.stage):
         values = trainer.update()
+        snapshots.take(trainer.step, checkpoint)
         now, last = time.monotonic(), trainer.step == steps
         validation = trainer.validate() if trainer.step % recipe.validate_every == 0 or last else math.nan
         rate = (trainer.step - lap_step) * recipe.batch_size / max(now - lap, 1e-9)
@@ -189,11 +205,15 @@ def run(trainer: Trainer, steps: int, state: Path, usage: Usage, inherited: dict
 
 
 def budget_flops(preset: Preset, item: str) -> int:
-    """Training FLOPs of a budget's item, "STAGE" or "STAGE=STEPS". Raises ValueError where it is neither."""
-    stage, equals, steps = item.partition("=")
-    if stage not in DIFFUSION_TASKS or (equals and not (steps.isdigit() and int(steps) > 0)):
-        raise ValueError(f"--budget: {item!r}; use STAGE or STAGE=STEPS, with a stage of {', '.join(DIFFUSION_TASKS)}")
-    return training_flops(preset, stage, int(steps) if steps else None)
+    """Training FLOPs of a budget's item, "STAGE" or "STAGE:KEY=VALUE,..." where its recipe differs from the preset's.
+
+    Raises ValueError where it is neither.
+    """
+    stage, _, pairs = item.partition(":")
+    if stage not in DIFFUSION_TASKS:
+        allowed = ", ".join(DIFFUSION_TASKS)
+        raise ValueError(f"--budget: {item!r}; use STAGE or STAGE:KEY=VALUE,KEY=VALUE with a stage of {allowed}")
+    return training_flops(overridden(preset, stage, pairs.split(",") if pairs else []), stage)
 
 
 def train(
@@ -206,17 +226,24 @@ def train(
     steps: int | None = None,
     budget: list[str] | None = None,
     continue_from: Path | None = None,
+    settings: Sequence[str] = (),
+    percents: Sequence[int] = (),
 ) -> None:
     """Train `stage` of a preset and write model.safetensors, history.csv and usage.json into `out`.
 
-    The length is `steps`, or as many steps as spend the training FLOPs of the stages in `budget` ("c", or "c=300" for
-    a length other than the preset's), or the preset's. `continue_from` is the folder of an earlier training of the
-    same stage that goes on here.
+    The length is `steps`, or as many steps as spend the training FLOPs of the stages in `budget` ("c", or
+    "c:steps=300" for a recipe other than the preset's), or the preset's. `continue_from` is the folder of an earlier
+    training of the same stage that goes on here. `settings` ("learning_rate=0.001") are fields of the recipe that
+    differ from the preset's. At `percents` of the steps made here, the moving average goes to snapshots/ in `out`.
     """
-    chosen = preset(preset_name)
-    recipe = chosen.recipes.get(stage)
-    if recipe is None:
+    plain = preset(preset_name)
+    if stage not in plain.recipes:
         raise ValueError(f"preset {preset_name} has no training recipe for stage {stage}")
+    chosen = overridden(plain, stage, settings)
+    recipe = chosen.recipes[stage]
+    for key, known in (("loss_weight", LOSS_WEIGHTS), ("timesteps", TIMESTEP_SAMPLING)):
+        if getattr(recipe, key, None) not in (None, *known):
+            raise ValueError(f"{key}: {getattr(recipe, key)!r} is not known; use one of {', '.join(known)}")
     torch.manual_seed(derive(seed, stage, "init"))
     task = make_task(stage, chosen, data, latents, seed)
     inputs = [data / "index.jsonl", *([latents / "a.safetensors"] if stage in ("b", "baseline-ldm") else [])]
@@ -227,14 +254,21 @@ def train(
     trainer = Trainer(task, recipe, seed, stage, signature)
     flops = flops_per_sample(task)
     if budget:
-        steps = math.ceil(sum(budget_flops(chosen, item) for item in budget) / (flops * recipe.batch_size))
+        steps = math.ceil(sum(budget_flops(plain, item) for item in budget) / (flops * recipe.batch_size))
     steps = steps or recipe.steps
+    if steps < 1:
+        raise ValueError("its recipe names no number of steps: give --steps or --budget")
+    first = weights.metadata(continue_from / "model.safetensors")["steps"] if continue_from else 0
+    snapshots = Snapshots(out, percents, first, steps)
 
     state, previous, inherited = out / "state" / "last.pt", None, None
     if state.exists():
-        previous = trainer.restore(state)
+        previous = trainer.restore(state, snapshots)
         inherited = previous and previous["inherited"]
-        print(f"resuming at step {trainer.step}" if previous else f"{state} belongs to other settings: starting anew")
+        anew = f"{state} belongs to other settings, or to a training without these snapshots: starting anew"
+        print(f"resuming at step {trainer.step}" if previous else anew)
+    if previous is None:
+        snapshots.clear()
     if trainer.step == 0 and continue_from is not None:
         earlier = continue_from / "state" / "last.pt"
         previous = trainer.restore(earlier) if earlier.exists() else None
@@ -251,21 +285,26 @@ def train(
         compile_blocks(task.modules)
     elif recipe.compiled:
         print("no g++ or no Python headers: the networks run uncompiled, several times slower", file=sys.stderr)
+
+    def checkpoint(path: Path) -> None:
+        metadata = {
+            "preset": chosen.name,
+            "stage": stage,
+            "image_size": chosen.image_size,
+            "text": to_dict(chosen.text),
+            "seed": seed,
+            "steps": trainer.step,
+            "compiled": recipe.compiled,
+            "precision": native_precision(recipe.precision),
+            **task.metadata(trainer.averaged),
+        }
+        weights.save(path, trainer.averaged.state_dict(), metadata)
+
     with Usage.resume(previous, "cpu") as usage:
-        run(trainer, steps, state, usage, inherited)
+        run(trainer, steps, state, usage, inherited, snapshots, checkpoint)
         used = torch.load(state, map_location="cpu", weights_only=True)["usage"]
-    metadata = {
-        "preset": chosen.name,
-        "stage": stage,
-        "image_size": chosen.image_size,
-        "text": to_dict(chosen.text),
-        "seed": seed,
-        "steps": steps,
-        "compiled": recipe.compiled,
-        "precision": native_precision(recipe.precision),
-        **task.metadata(trainer.averaged),
-    }
-    weights.save(out / "model.safetensors", trainer.averaged.state_dict(), metadata)
+    snapshots.publish()
+    checkpoint(out / "model.safetensors")
     write_text(out / "history.csv", history_csv(task.columns, trainer.history))
     write_json(
         out / "usage.json",
@@ -291,7 +330,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--latents", type=Path)
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--budget", nargs="+", metavar="STAGE[=STEPS]", help="stages whose training FLOPs are spent")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="what differs from the recipe")
+    parser.add_argument(
+        "--budget", nargs="+", metavar="STAGE[:KEY=VALUE,...]", help="stages whose training FLOPs are spent"
+    )
+    parser.add_argument(
+        "--snapshots", nargs="+", default=[], type=int, metavar="PERCENT", help="shares of the steps to keep weights of"
+    )
     parser.add_argument("--continue-from", type=Path, help="folder of an earlier training that goes on here")
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args(argv)
@@ -306,6 +351,8 @@ def main(argv: list[str] | None = None) -> None:
             args.steps,
             args.budget,
             args.continue_from,
+            args.set,
+            args.snapshots,
         )
     except (ValueError, FloatingPointError) as error:
         raise SystemExit(f"training of stage {args.stage}: {error}") from None

@@ -29,14 +29,26 @@ class _Trained:
     batch_size = BATCH
 
     def __init__(self, settings: Settings, known: dict[str, type]):
-        self.settings = check_settings(settings, known)
+        self.known = known
+        self.set(settings)
         # With several threads the last bits of a picture depend on its place in the batch, and so on the shard size,
         # and on the number of cores. Shards side by side use the cores better anyway.
         torch.set_num_threads(1)
 
+    def set(self, settings: Settings) -> None:
+        """Draw with these settings from now on. Raises ValueError for missing, unknown and impossible ones."""
+        self.settings = check_settings(settings, self.known)
+
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         """Images of one batch, uint8 (n, h, w, 3)."""
         raise NotImplementedError
+
+    def load(self, path: Path) -> int:
+        """Draw with other weights of the stage that was trained last, from now on; returns their training steps.
+
+        The networks stay, so that nothing is compiled again.
+        """
+        return self.pipeline.load(path)
 
     def generate(self, prompts: Sequence[dict], seed: int) -> list[np.ndarray]:
         images: list[np.ndarray] = []
@@ -94,6 +106,9 @@ class ReconstructionGenerator(_Trained):
         real = torch.from_numpy(np.stack(self.pictures.generate(prompts, seed))).permute(0, 3, 1, 2).float() / 255
         texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
         return self.model.reconstruct(real, texts, ids, seed, **self.settings)
+
+    def load(self, path: Path) -> int:
+        return self.model.load(path)
 
     def describe(self) -> dict:
         return self._record(self.model.pictures, self.model.files, self.settings["guidance_b"])

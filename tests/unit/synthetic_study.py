@@ -41,6 +41,7 @@ CONFIG = {
         "baseline-ldm": {"steps": 20, "guidance": 4.0},
         "baseline-ldm-bc": {"steps": 20, "guidance": 4.0},
     },
+    "curve": {"snapshots": [50], "prompts": 8},
     "scorer": {"epochs": 1},
     "robustness": {"sets": ["openmoji", "twemoji"], "count": 12, "manipulations": MANIPULATIONS},
     "speed": {"models": ["wuerstchen", "baseline-ldm"], "batch_sizes": [1, 2, 4]},
@@ -72,6 +73,7 @@ def _template() -> tempfile.TemporaryDirectory:
         _scores(directory, prompts, number)
     _robustness(directory)
     _speed(directory)
+    _curve(directory)
     _carbon(directory)
     _benchmarks(directory)
     return folder
@@ -236,6 +238,19 @@ def _speed(directory: Path) -> None:
         record = {"model": model, "device": "Made-up CPU", "threads": 2, "precision": "float32", "compiled": False}
         record |= {"image_size": 128, "steps": "20 + 8", "batches": batches}
         write_json(directory / f"speed/{model}.json", record)
+
+
+def _curve(directory: Path) -> None:
+    models = {}
+    for place, model in enumerate([*MODELS, "ceiling-compressor"]):
+        shares = (0.2 + 0.02 * place, 0.4 - 0.03 * place)
+        models[model] = [
+            {"percent": percent, "step": 8 * percent, "seconds": 100.0 * place + 3 * percent, "at_1": share / 4}
+            | {"at_10": share, "interval_at_10": [share - 0.1, share + 0.15]}
+            for percent, share in zip((50, 100), shares, strict=True)
+        ]
+    record = {"schema": 1, "metric": "recall", "prompts": "names", "n": 8, "chance_at_10": 0.1, "models": models}
+    write_json(directory / "curve.json", record)
 
 
 def _carbon(directory: Path) -> None:

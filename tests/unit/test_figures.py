@@ -105,6 +105,19 @@ def test_speed_has_a_panel_for_compiled_only_when_measured(study):
     ]
 
 
+def test_recall_curve_goes_through_its_points(study):
+    (axis,) = FIGURES["recall-curve"](study).axes
+    record = json.loads((study.directory / "curve.json").read_text())
+    lines = [line for line in axis.lines if len(line.get_xdata()) == 2 and line.get_linestyle() in ("-", "--")]
+    for line, model in zip(lines, ("wuerstchen", "baseline-ldm", "baseline-ldm-bc", "ceiling-compressor"), strict=True):
+        points = record["models"][model]
+        assert list(line.get_xdata()) == [point["seconds"] / 60 for point in points], model
+        assert list(line.get_ydata()) == [100 * point["at_10"] for point in points], model
+    bars = axis.containers[0].lines[2][0].get_segments()
+    assert [tuple(bar[:, 1]) for bar in bars] == [pytest.approx((10.0, 35.0)), pytest.approx((30.0, 55.0))]
+    assert 10.0 in [line.get_ydata()[0] for line in axis.lines if line.get_label() == "guessing"]
+
+
 def test_robustness_shows_ours_and_the_papers(complete):
     ours, paper = FIGURES["robustness"](complete).axes
     record = json.loads((complete.directory / "robustness/openmoji.json").read_text())["manipulations"]

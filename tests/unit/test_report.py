@@ -172,6 +172,19 @@ def test_program(study, tmp_path):
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page(study)
 
 
+def test_what_was_chosen_on_validation_is_shown_or_said_to_be_absent(study, tmp_path):
+    command = "snakemake sweep --cores all --configfile config/emoji.yaml config/emoji-sweep.yaml"
+    for shown in (page(study), page(study, tmp_path / "x.json")):
+        assert f"to try the values: {command}" in shown
+    row = {"value": "p2-code", "own": True, "at_10": 0.375, "interval_at_10": [0.31, 0.44], "validation_loss": 0.123}
+    setting = {"kind": "training", "of": "c", "key": "loss_weight", "values": [row]}
+    record = {"settings": [setting], "n": 8, "chance_at_10": 0.1, "command": command, "commit": "abc"}
+    write_json(tmp_path / "x.json", record | {"device": "a <machine>", "date": "2000-01-01"})
+    shown = page(study, tmp_path / "x.json")
+    assert "p2-code (base)" in shown and "37.5 % (31.0 to 44.0 %)" in shown and "a &lt;machine&gt;" in shown
+    assert "to try the values" not in shown
+
+
 def test_durations_never_show_sixty():
     said = [duration(seconds) for seconds in (4.04, 59.96, 75, 3599.4, 3599.6, 7199)]
     assert said == ["4.0 s", "1 min 0 s", "1 min 15 s", "59 min 59 s", "1 h 0 min", "2 h 0 min"]

@@ -4,7 +4,9 @@ import json
 import pytest
 import yaml
 
-from workflow.settings import SCHEMA, main, problems, schema, source_flags, source_state
+from workflow.settings import CHOICES, SCHEMA, main, problems, schema, source_flags, source_state
+from wuerstchen.diffusion import LOSS_WEIGHTS, TIMESTEP_SAMPLING
+from wuerstchen.execution import native_precision
 
 
 def changed(config: dict, path: str, value: object) -> dict:
@@ -70,6 +72,17 @@ def test_the_study_itself_is_valid(config: dict) -> None:
         ("models", ["wuerstchen", "baseline-ldm-bc"], "speed.models: baseline-ldm is not one of the study's models"),
         ("carbon.source", "", "carbon.source: should not be empty"),
         ("training", {"a": {"steps": 5}, "d": {}}, "training.d: unknown key"),
+        ("training", {"b": {"learning_rat": 1}}, "training.b.learning_rat: unknown key (its value is 1)."),
+        ("training", {"b": {"learning_rat": 1}}, "Did you mean learning_rate?"),
+        ("training", {"c": {"learning_rate": "high"}}, 'training.c.learning_rate: "high" should be a number'),
+        ("training", {"c": {"batch_size": 0}}, "training.c.batch_size: 0 should be at least 1"),
+        ("training", {"b": {"loss_weight": "p2"}}, 'training.b.loss_weight: "p2" is not known. Allowed: p2-paper,'),
+        ("training", {"b": {"betas": [0.9]}}, "training.b.betas: [0.9] should have at least 2 entries"),
+        ("training", {"baseline-ldm": {"steps": 5}}, "training.baseline-ldm.steps: unknown key"),
+        ("curve.snapshots", [50, 100], "curve.snapshots[1]: 100 should be at most 99"),
+        ("sweep", {"prompts": 8, "training": {"c": {"ema": 0.9}}}, "sweep.training.c.ema: 0.9 should be a list"),
+        ("sweep", {"prompts": 8, "training": {"c": {"steps": [5]}}}, "sweep.training.c.steps: unknown key"),
+        ("sweep", {"prompts": 8, "sampling": {"wuerstchen": {"steps_c": [0]}}}, "steps_c[0]: 0 should be at least 1"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(config: dict, path: str, value: object, said: str) -> None:
@@ -84,8 +97,27 @@ def test_all_problems_are_said_at_once(config: dict) -> None:
 
 
 def test_optional_keys(config: dict) -> None:
-    assert problems(changed(config, "training", {"a": {"steps": 10}, "c": {"steps": 20}})) == []
+    training = {"a": {"steps": 10, "crop": 32}, "c": {"steps": 20, "learning_rate": 1, "betas": [0.9, 0.99]}}
+    assert problems(changed(config, "training", training | {"baseline-ldm": {"compiled": False}})) == []
     assert problems(changed(config, "data", {"source": "folder", "captions": "a/b.jsonl"})) == []
+
+
+def test_a_sweep_names_only_models_of_the_study(config: dict) -> None:
+    swept = changed(config, "sweep", {"prompts": 8, "training": {"b": {"ema": [0.9]}, "baseline-ldm": {"ema": [0.9]}}})
+    assert problems(swept) == []
+    swept |= {"models": ["wuerstchen", "baseline-ldm-bc"], "speed": {"models": ["wuerstchen"], "batch_sizes": [1]}}
+    said = "sweep.training.baseline-ldm: baseline-ldm is not one of the study's models (wuerstchen, baseline-ldm-bc)."
+    assert problems(swept) == [said]
+
+
+def test_the_sweep_laid_over_the_study_is_valid(config: dict) -> None:
+    text = (SCHEMA.parent / "emoji-sweep.yaml").read_text(encoding="utf-8")
+    assert problems(config | yaml.safe_load(text)) == []
+
+
+def test_names_of_recipes_are_those_that_training_knows() -> None:
+    assert set(CHOICES["loss_weight"]) == set(LOSS_WEIGHTS) and set(CHOICES["timesteps"]) == set(TIMESTEP_SAMPLING)
+    assert all(native_precision(name) for name in CHOICES["precision"])
 
 
 def test_the_schema_describes_every_key_and_allows_no_other() -> None:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wuerstchen import train, weights
 from wuerstchen.compressor import SemanticCompressor, load_by_order
-from wuerstchen.presets import preset
+from wuerstchen.files import sha256_file
+from wuerstchen.presets import overridden, preset
 from wuerstchen.tasks import (
     convolution_backward_flops,
     latent_scaling,
@@ -46,7 +48,8 @@ def test_a_trained_stage_is_whole(study):
 
 @pytest.mark.parametrize("stage", ["a", "b"])
 def test_interrupted_training_equals_uninterrupted(study, tmp_path, monkeypatch, stage):
-    whole = run(study, stage, out=tmp_path / "whole")
+    snapshots = ["--snapshots", 20, 50, 90]
+    whole = run(study, stage, *snapshots, out=tmp_path / "whole")
     update = train.Trainer.update
 
     def killed(self):
@@ -57,18 +60,47 @@ def test_interrupted_training_equals_uninterrupted(study, tmp_path, monkeypatch,
     monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(train.Trainer, "update", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(study, stage, out=tmp_path / "cut")
-    assert not (tmp_path / "cut/model.safetensors").exists()
+        run(study, stage, *snapshots, out=tmp_path / "cut")
+    assert not (tmp_path / "cut/model.safetensors").exists() and not (tmp_path / "cut/snapshots").exists()
     monkeypatch.setattr(train.Trainer, "update", update)
-    cut = run(study, stage, out=tmp_path / "cut")
-    ours, theirs = (weights.load(folder / "model.safetensors")[0] for folder in (cut, whole))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    cut = run(study, stage, *snapshots, out=tmp_path / "cut")
+    for name in ("model", "snapshots/20", "snapshots/50", "snapshots/90"):
+        ours, theirs = (sha256_file(folder / f"{name}.safetensors") for folder in (cut, whole))
+        assert ours == theirs, name
     losses = [[row["loss"] for row in csv.DictReader(open(folder / "history.csv"))] for folder in (cut, whole)]
     assert losses[0] == losses[1]
     assert (
         json.loads((cut / "usage.json").read_text())["images"]
         == json.loads((whole / "usage.json").read_text())["images"]
     )
+
+
+def test_snapshots_are_the_training_stopped_there(study, tmp_path):
+    whole = run(study, "b", "--snapshots", 33, 67, out=tmp_path / "whole")
+    for percent, step in ((33, 4), (67, 9)):
+        ours, metadata = weights.load(whole / f"snapshots/{percent}.safetensors")
+        assert metadata["steps"] == step
+        theirs, _ = weights.load(run(study, "b", "--steps", step, out=tmp_path / str(step)) / "model.safetensors")
+        assert set(ours) == set(theirs) and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_snapshots_of_a_continued_training_are_shares_of_its_own_steps(study, tmp_path):
+    first = run(study, "baseline-ldm", "--steps", 3, out=tmp_path / "first")
+    further = run(
+        study, "baseline-ldm", "--steps", 7, "--continue-from", first, "--snapshots", 50, out=tmp_path / "further"
+    )
+    assert weights.metadata(further / "snapshots/50.safetensors")["steps"] == 5
+
+
+def test_a_training_past_a_missing_snapshot_starts_anew(study, tmp_path, capsys):
+    out = run(study, "b", "--steps", 4, "--snapshots", 50, out=tmp_path / "b")
+    capsys.readouterr()
+    for steps, percent, said in ((4, 50, "resuming at step 4"), (6, 50, "starting anew"), (6, 25, "starting anew")):
+        run(study, "b", "--steps", steps, "--snapshots", percent, out=out)
+        assert said in capsys.readouterr().out
+    assert [path.name for path in (out / "state/snapshots").iterdir()] == ["25.safetensors"]
+    with pytest.raises(SystemExit, match="--snapshots: 100 should be a percentage from 1 to 99"):
+        run(study, "b", "--snapshots", 100, out=out)
 
 
 def test_the_state_of_other_settings_is_not_resumed(study, tmp_path, capsys):
@@ -81,12 +113,14 @@ def test_the_state_of_other_settings_is_not_resumed(study, tmp_path, capsys):
 
 
 def test_budgets_are_training_flops(study, tmp_path):
-    longer = run(study, "baseline-ldm", "--budget", "c=6", out=tmp_path / "longer")
+    longer = run(study, "baseline-ldm", "--budget", "c:steps=6", out=tmp_path / "longer")
     spent = json.loads((longer / "usage.json").read_text())
     allowed = training_flops(preset("tiny"), "c", 6)
     per_step = spent["train_flops"] / spent["steps"]
     assert allowed <= spent["train_flops"] < allowed + per_step
-    further = run(study, "baseline-ldm", "--budget", "c=6", "b=1", "--continue-from", longer, out=tmp_path / "further")
+    further = run(
+        study, "baseline-ldm", "--budget", "c:steps=6", "b:steps=1", "--continue-from", longer, out=tmp_path / "further"
+    )
     record = json.loads((further / "usage.json").read_text())
     assert record["steps"] > spent["steps"] and 0 < record["inherited"]["seconds"] < record["seconds"]
     at_once = run(study, "baseline-ldm", "--steps", record["steps"], out=tmp_path / "at-once")
@@ -97,8 +131,51 @@ def test_budgets_are_training_flops(study, tmp_path):
 def test_budgets_counted_beforehand_are_what_training_spends(study, tmp_path):
     spent = json.loads((run(study, "b", "--steps", 2, out=tmp_path / "b") / "usage.json").read_text())["train_flops"]
     assert spent == training_flops(preset("tiny"), "b", 2)
-    with pytest.raises(SystemExit, match="--budget: 'd'; use STAGE or STAGE=STEPS"):
+    with pytest.raises(SystemExit, match="--budget: 'd'; use STAGE or STAGE:KEY=VALUE"):
         run(study, "baseline-ldm", "--budget", "d", out=tmp_path / "x")
+
+
+def test_fields_of_the_recipe_can_be_set(study, tmp_path):
+    out = run(study, "b", "--steps", 2, "--set", "batch_size=4", "learning_rate=0.5", "loss_weight=velocity",
+              out=tmp_path / "b")  # fmt: skip
+    assert json.loads((out / "usage.json").read_text())["samples"] == 8
+    with open(out / "history.csv") as file:
+        assert [float(row["learning_rate"]) for row in csv.DictReader(file)] == [0.25, 0.5]  # warm-up of two steps
+    half = run(study, "baseline-ldm", "--budget", "c:steps=6,batch_size=8", out=tmp_path / "half")
+    whole = run(study, "baseline-ldm", "--budget", "c:steps=6", out=tmp_path / "whole")
+    spent = [json.loads((folder / "usage.json").read_text())["train_flops"] for folder in (half, whole)]
+    assert spent[0] == pytest.approx(spent[1] / 2, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("lr=1", "--set: 'lr=1'; use KEY=VALUE with a key of stage b's recipe: steps, batch_size, learning_rate,"),
+        ("learning_rate", "--set: learning_rate should be a number, found ''"),
+        ("learning_rate=high", "--set: learning_rate should be a number, found 'high'"),
+        ("batch_size=1.5", "--set: batch_size should be a whole number, found '1.5'"),
+        ("compiled=1", "--set: compiled should be true or false, found '1'"),
+        ("betas=[0.9]", "--set: betas should be two numbers"),
+    ],
+)
+def test_bad_settings_of_a_recipe_are_named(pair, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        overridden(preset("emoji"), "b", [pair])
+
+
+def test_values_of_every_type_are_read():
+    pairs = ["betas=[0.8,0.9]", "compiled=false", "warmup=3", "ema=1", "loss_weight=none"]
+    changed = overridden(preset("emoji"), "c", pairs)
+    recipe = changed.recipes["c"]
+    assert (recipe.betas, recipe.compiled, recipe.warmup, recipe.ema) == ((0.8, 0.9), False, 3, 1.0)
+    assert recipe.loss_weight == "none" and changed.recipes["b"] == preset("emoji").recipes["b"]
+
+
+def test_a_training_without_a_length_or_with_an_unknown_weight_is_refused(study, tmp_path):
+    with pytest.raises(SystemExit, match="stage b: loss_weight: 'p3' is not known; use one of p2-paper, p2-code"):
+        run(study, "b", "--set", "loss_weight=p3", out=tmp_path / "x")
+    with pytest.raises(SystemExit, match="stage baseline-ldm: .*give --steps or --budget"):
+        run(study, "baseline-ldm", out=tmp_path / "x")
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_clear_error(study, tmp_path, monkeypatch):

@@ -33,13 +33,13 @@ def build(folder) -> None:
 
 def finish(folder) -> None:
     """Train the other stages, for sampling."""
-    run(folder, "b")
+    run(folder, "b", "--snapshots", 50)
     precompute.main(
         ["--what", "compressor", "--preset", "tiny", "--data", str(folder / "data"), "--weights", str(folder / "train"),
          "--out", str(folder / "latents" / "compressor.safetensors")]
     )  # fmt: skip
-    run(folder, "c")
-    run(folder, "baseline-ldm", "--steps", 2)
+    run(folder, "c", "--snapshots", 50)
+    run(folder, "baseline-ldm", "--steps", 2, "--snapshots", 50)
 
 
 def run(folder, stage, *more, out=None):

@@ -1,11 +1,16 @@
 # What the chapters ask of the config: names, flags, and which files belong together. Nothing here computes results.
 
+import dataclasses
 import json
+import re
+import shlex
 from glob import glob
 from math import ceil
+from os.path import relpath
 
 from workflow.code import sources
 from workflow.settings import source_flags, source_state, use_this_python
+from wuerstchen.presets import overridden, preset
 
 use_this_python()
 
@@ -16,11 +21,19 @@ REAL = {"real": WITH_PICTURES}  # what needs no trained stage, with its prompt s
 if config["data"]["source"] == "emoji":
     REAL["ceiling-other-artist"] = ["names"]
 CEILINGS = [*RECONSTRUCTED, *list(REAL)[1:]]
-FIGURES = ["collage", "side-by-side", "speed", "training", "robustness"]
+FIGURES = ["collage", "side-by-side", "speed", "training", "recall-curve", "robustness"]
+CURVES = ["ceiling-compressor", *config["models"]]
 # The first training seed's results are the study's own. Each further seed has a folder of the same layout inside it,
 # results/<study>/seeds/<seed>/, and the same rules make both: what training decides stands under "results/{study}", and
 # what all trainings share (data, prompts, real pictures, the scorer) under STUDY.
 STUDIES = [STUDY, *(f"{STUDY}/seeds/{seed}" for seed in config["training_seeds"][1:])]
+
+
+# What the target `sweep` tries, and the latents that each stage is trained on.
+SWEEP = config.get("sweep", {})
+SWEPT_LATENTS = {"b": ["a", "trunk"], "c": ["compressor"], "baseline-ldm": ["a"]}
+SWEPT = f"config/{config['study']}-sweep.json"  # what came of it, kept in git for the report
+SWEEP_COMMAND = "snakemake sweep --cores all --configfile " + " ".join(map(relpath, workflow.configfiles))
 
 
 wildcard_constraints:
@@ -46,24 +59,53 @@ def training_seed(wildcards):
     return config["training_seeds"][STUDIES.index(f"results/{wildcards.study}")]
 
 
-def training_steps(stage):
-    """The flag that overrides the preset's number of training steps, where the config gives one."""
-    given = config.get("training", {}).get(stage, {}).get("steps")
-    return "" if given is None else f"--steps {given}"
+def recipe(stage):
+    """What the config says of a stage's training recipe, as texts."""
+    given = config.get("training", {}).get(stage, {})
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
+
+
+def training_flags(stage, more={}):
+    """The flags that override fields of the preset's recipe, where the config (or `more`) gives some."""
+    given = recipe(stage) | more
+    steps = f"--steps {given.pop('steps')} " if "steps" in given else ""
+    pairs = " ".join(shlex.quote(f"{key}={value}") for key, value in given.items())
+    return steps + (f"--set {pairs}" if pairs else "")
 
 
 def budget(*stages):
-    """The flag that gives a baseline the training FLOPs of some stages, at the length that they have in this study."""
-    given = {stage: config.get("training", {}).get(stage, {}).get("steps") for stage in stages}
-    return "--budget " + " ".join(f"{stage}={steps}" if steps else stage for stage, steps in given.items())
+    """The flag that gives a baseline the training FLOPs of some stages, by the recipes that they have in this study."""
+    items = []
+    for stage in stages:
+        pairs = [f"{key}={value}" for key, value in recipe(stage).items() if key in ("steps", "batch_size")]
+        items.append(f"{stage}:{','.join(pairs)}" if pairs else stage)
+    return "--budget " + " ".join(items)
+
+
+def snapshot_flags():
+    """The flag that keeps weights on the way, for the curve of recall against training time."""
+    return f"--snapshots {' '.join(map(str, config['curve']['snapshots']))}"
+
+
+def snapshots(stage):
+    """The weights of a stage that are kept on the way."""
+    return [
+        f"results/{{study}}/train/{stage}/snapshots/{percent}.safetensors" for percent in config["curve"]["snapshots"]
+    ]
 
 
 def sampling_flags(wildcards):
-    """A model's sampling settings, such as `--set steps_c=20 guidance_c=4.0`; ceilings use Stage B's."""
-    settings = config["sampling"].get(wildcards.model, {})
-    if wildcards.model in RECONSTRUCTED:
+    """A model's sampling settings, such as `--set steps_c=20 guidance_c=4.0`."""
+    settings = sampling_settings(wildcards.model)
+    return f"--set {settings}" if settings else ""
+
+
+def sampling_settings(model):
+    """How a model draws, such as `steps_c=20 guidance_c=4.0`; ceilings use Stage B's."""
+    settings = config["sampling"].get(model, {})
+    if model in RECONSTRUCTED:
         settings = {key: config["sampling"]["wuerstchen"][key] for key in ["steps_b", "guidance_b"]}
-    return "--set " + " ".join(f"{key}={value}" for key, value in settings.items()) if settings else ""
+    return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def stages(model):
@@ -140,6 +182,17 @@ def usage_files():
     }
 
 
+def snapshot_features():
+    """The features of what each model draws on its way, by model and share of its training."""
+    percents = config["curve"]["snapshots"]
+    return {(model, p): f"results/{{study}}/features/snapshots/{model}/{p}.npz" for model in CURVES for p in percents}
+
+
+def curve_points():
+    """The same with the finished models: everything that the curve of recall against training time goes through."""
+    return snapshot_features() | {(model, 100): f"results/{{study}}/features/{model}/names.npz" for model in CURVES}
+
+
 def score_files(metric, models, prompts, studies=STUDY):
     """One metric of some models on some prompt sets."""
     pattern = f"{{study}}/scores/{metric}/{{model}}/{{prompts}}.json"
@@ -189,6 +242,54 @@ def picture_files():
     ]
 
 
+def swept_trainings():
+    """(stage, key, value, folder) of every value of a training recipe that the sweep tries, the study's own with it."""
+    tried = []
+    for stage, keys in SWEEP.get("training", {}).items():
+        pairs = [f"{key}={value}" for key, value in recipe(stage).items()]
+        own = dataclasses.asdict(overridden(preset(config["preset"]), stage, pairs).recipes[stage])
+        for key, values in keys.items():
+            mine = list(own[key]) if isinstance(own[key], tuple) else own[key]
+            for value in values if mine in values else [mine, *values]:
+                said = value if isinstance(value, str) else json.dumps(value)
+                variant = f"{STUDY}/sweep/train/{stage}/{variant_name(key, said)}"
+                tried.append((stage, key, said, f"{STUDY}/train/{stage}" if value == mine else variant))
+    return tried
+
+
+def variant_name(key, value):
+    """The folder of a variant, such as learning-rate-0.0005."""
+    return re.sub(r"[^a-z0-9.]+", "-", f"{key} {value}").strip("-")
+
+
+def swept_flags(stage, variant):
+    """The flags that train a variant of a stage: the study's own with one field changed."""
+    changed = {variant_name(key, said): {key: said} for s, key, said, _ in swept_trainings() if s == stage}
+    length = budget("c") if stage == "baseline-ldm" else ""
+    return f"{length} {training_flags(stage, changed[variant])}"
+
+
+def swept_sampling():
+    """(model, key, values) of every sampling setting that the sweep tries."""
+    return [(model, key, values) for model, keys in SWEEP.get("sampling", {}).items() for key, values in keys.items()]
+
+
+def swept_models():
+    """What draws in the sweep: Stage B is judged by what comes back from its compressor's latents."""
+    shown_by = {"b": "ceiling-compressor", "c": "wuerstchen", "baseline-ldm": "baseline-ldm"}
+    trained_ = [shown_by[stage] for stage in SWEEP.get("training", {})]
+    return list(dict.fromkeys([*trained_, *SWEEP.get("sampling", {})]))
+
+
+def sweep_files(wildcards):
+    """The sweep's table, where the config has a sweep."""
+    if not SWEEP:
+        raise WorkflowError(
+            "The config has no sweep; lay one over it: --configfile config/emoji.yaml config/emoji-sweep.yaml"
+        )
+    return collect(f"{STUDY}/sweep/sweep.{{ext}}", ext=["json", "csv", "md"])
+
+
 def table_inputs(wildcards):
     """What a table shows."""
     return {
@@ -211,6 +312,7 @@ def figure_inputs(wildcards):
         "side-by-side": picture_files(),
         "speed": speed_files(),
         "training": training_files("history.csv"),
+        "recall-curve": f"{STUDY}/curve.json",
         "robustness": robustness_files(),
     }[wildcards.figure]
 

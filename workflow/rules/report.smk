@@ -87,6 +87,7 @@ rule report:
         figure_files(),
         summary="results/{study}/summary.json",
         config="results/{study}/config.yaml",
+        sweep=glob(SWEPT),
         code=code("report", "evaluation/templates/*"),
     output:
         "results/{study}/report.html",
@@ -97,6 +98,8 @@ rule report:
     localrule: True
     conda:
         "../../environment.yml"
+    params:
+        sweep=SWEPT,
     shell:
         "python -m evaluation.report --study-dir results/{wildcards.study} --config {input.config}"
-        " --out {output} > {log} 2>&1"
+        " --sweep {params.sweep} --out {output} > {log} 2>&1"

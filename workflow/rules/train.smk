@@ -1,6 +1,7 @@
 # The three stages and the two baselines, with what each needs computed once beforehand. The stages go first (priority),
 # since each waits for the one before; then the baselines; all the rest can run beside them.
-# A run that was cut off goes on from train/<stage>/state/, which is no output: Snakemake would delete it.
+# A run that was cut off goes on from train/<stage>/state/, which is no output: Snakemake would delete it. Snapshots are
+# kept in there too until the training has ended.
 
 
 rule tokens:
@@ -75,7 +76,7 @@ rule train_a:
         stage="a",
         preset=config["preset"],
         seed=training_seed,
-        more=training_steps("a"),
+        more=training_flags("a"),
         out=subpath(output[0], parent=True),
     shell:
         "python -m wuerstchen.train --stage {params.stage} --preset {params.preset}"
@@ -121,6 +122,7 @@ rule train_b:
         "results/{study}/train/b/model.safetensors",
         "results/{study}/train/b/history.csv",
         "results/{study}/train/b/usage.json",
+        snapshots("b"),
     log:
         "results/{study}/logs/train/b.log",
     benchmark:
@@ -137,7 +139,7 @@ rule train_b:
         stage="b",
         preset=config["preset"],
         seed=training_seed,
-        more=training_steps("b"),
+        more=f"{training_flags('b')} {snapshot_flags()}",
         out=subpath(output[0], parent=True),
     shell:
         "python -m wuerstchen.train --stage {params.stage} --preset {params.preset}"
@@ -171,6 +173,7 @@ use rule train_b as train_c with:
         "results/{study}/train/c/model.safetensors",
         "results/{study}/train/c/history.csv",
         "results/{study}/train/c/usage.json",
+        snapshots("c"),
     log:
         "results/{study}/logs/train/c.log",
     benchmark:
@@ -179,7 +182,7 @@ use rule train_b as train_c with:
         stage="c",
         preset=config["preset"],
         seed=training_seed,
-        more=training_steps("c"),
+        more=f"{training_flags('c')} {snapshot_flags()}",
         out=subpath(output[0], parent=True),
 
 
@@ -193,6 +196,7 @@ use rule train_b as train_baseline with:
         "results/{study}/train/baseline-ldm/model.safetensors",
         "results/{study}/train/baseline-ldm/history.csv",
         "results/{study}/train/baseline-ldm/usage.json",
+        snapshots("baseline-ldm"),
     log:
         "results/{study}/logs/train/baseline-ldm.log",
     benchmark:
@@ -202,7 +206,7 @@ use rule train_b as train_baseline with:
         stage="baseline-ldm",
         preset=config["preset"],
         seed=training_seed,
-        more=budget("c"),
+        more=f"{budget('c')} {training_flags('baseline-ldm')} {snapshot_flags()}",
         out=subpath(output[0], parent=True),
 
 
@@ -218,6 +222,7 @@ use rule train_b as train_baseline_bc with:
         "results/{study}/train/baseline-ldm-bc/model.safetensors",
         "results/{study}/train/baseline-ldm-bc/history.csv",
         "results/{study}/train/baseline-ldm-bc/usage.json",
+        snapshots("baseline-ldm-bc"),
     log:
         "results/{study}/logs/train/baseline-ldm-bc.log",
     benchmark:
@@ -227,5 +232,6 @@ use rule train_b as train_baseline_bc with:
         stage="baseline-ldm",
         preset=config["preset"],
         seed=training_seed,
-        more=budget("b", "c") + " --continue-from results/{study}/train/baseline-ldm",
+        more=f"{budget('b', 'c')} {training_flags('baseline-ldm')} {snapshot_flags()}"
+        " --continue-from results/{study}/train/baseline-ldm",
         out=subpath(output[0], parent=True),
