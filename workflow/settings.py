@@ -34,6 +34,7 @@ TYPES = {
 
 # Names that a recipe's fields may have, and least values other than 0.
 CHOICES = {
+    "optimiser": ["adamw", "muon"],
     "loss_weight": ["p2-paper", "p2-code", "velocity", "none"],
     "timesteps": ["uniform", "released"],
     "precision": ["bf16", "fp32"],

@@ -82,12 +82,13 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one network is trained: AdamW, linear warm-up, then a constant learning rate (appendix E)."""
+    """How one network is trained: the paper has AdamW, linear warm-up, then a constant learning rate (appendix E)."""
 
     steps: int
     batch_size: int
     learning_rate: float = 1e-4
     warmup: int = 10_000
+    optimiser: str = "adamw"  # or muon
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 1.0
@@ -122,6 +123,8 @@ class DiffusionRecipe(Recipe):
     drop_image: float = 0.05  # Stage B: compressor latents replaced by zeros
     noise_image: float = 0.3  # Stage B: share of compressor latents that are noised, by up to t = `noise_image_until`
     noise_image_until: float = 0.5
+    compressor_steps: int = 10**9  # Stage B: steps in which the compressor is trained too; then it stays as it is
+    readout: float = 0.0  # Stage B: weight of the readout loss that teaches the compressor directly; 0: the paper's way
     long_captions: float = 0.25  # share of samples that are trained with the long caption
 
 
@@ -247,6 +250,7 @@ def _tiny() -> Preset:
     emoji = _emoji()
     unet = dict(widths=(16, 32), heads=(0, 2), down=(1, 1), up=(1, 1), c_cond=16, c_text=384, dropout=0.0)
     fast = dict(learning_rate=1e-3, warmup=2, ema=0.9, precision="fp32", compiled=False, validate_every=4)
+    diffusion = dict(optimiser="muon", **fast)
     return Preset(
         name="tiny",
         image_size=128,
@@ -268,9 +272,11 @@ def _tiny() -> Preset:
                 discriminator_depth=3,
                 **fast,
             ),
-            "b": DiffusionRecipe(steps=12, batch_size=8, loss_weight="none", **fast),
-            "c": DiffusionRecipe(steps=12, batch_size=16, **fast),
-            "baseline-ldm": DiffusionRecipe(steps=0, batch_size=8, **fast),
+            "b": DiffusionRecipe(
+                steps=12, batch_size=8, loss_weight="none", readout=1.0, compressor_steps=6, **diffusion
+            ),
+            "c": DiffusionRecipe(steps=12, batch_size=16, **diffusion),
+            "baseline-ldm": DiffusionRecipe(steps=0, batch_size=8, **diffusion),
         },
     )
 

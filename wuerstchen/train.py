@@ -7,7 +7,7 @@ import io
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from wuerstchen import weights
+from wuerstchen.blocks import AttentionBlock, ResBlock, TimestepBlock
 from wuerstchen.diffusion import LOSS_WEIGHTS, TIMESTEP_SAMPLING
 from wuerstchen.execution import autocast, can_compile, compile_blocks, native_precision
 from wuerstchen.files import atomic_path, sha256_file, sha256_text, write_json, write_text
 from wuerstchen.presets import Preset, Recipe, overridden, preset, to_dict
 from wuerstchen.seeds import derive, generator
 from wuerstchen.snapshots import Snapshots
-from wuerstchen.tasks import DIFFUSION_TASKS, Task, flops_per_sample, make_task, training_flops
+from wuerstchen.tasks import DIFFUSION_TASKS, Task, diffusion_flops, make_task, training_flops
 from wuerstchen.usage import Usage
 
 SAVE_SECONDS = 30.0
@@ -46,6 +47,40 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * min(1.0, (step + 1) / max(recipe.warmup, 1))
 
 
+def adamw(module: nn.Module, recipe: Recipe, slow: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
+    """AdamW, the paper's optimiser; `slow` are parameters that learn at `pretrained_rate`."""
+    return [_adamw((p for p in module.parameters() if p.requires_grad), recipe, slow)]
+
+
+def muon(module: nn.Module, recipe: Recipe, slow: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al., 2024) for the weight matrices of the repeated blocks, AdamW for all else.
+
+    Its updates are scaled to the size of AdamW's (Liu et al., 2025), so that both share a learning rate.
+    """
+    blocks = (m for m in module.modules() if isinstance(m, ResBlock | TimestepBlock | AttentionBlock))
+    matrices = list(dict.fromkeys(p for block in blocks for p in block.parameters() if p.dim() == 2))
+    taken = {id(p) for p in matrices}
+    rest = (p for p in module.parameters() if p.requires_grad and id(p) not in taken)
+    group = {"params": matrices, "factor": 1.0}
+    orthogonal = torch.optim.Muon(
+        [group], lr=recipe.learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return [_adamw(rest, recipe, slow), orthogonal]
+
+
+def _adamw(params: Iterable[nn.Parameter], r: Recipe, slow: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+    params, slowed = list(params), {id(p) for p in slow}
+    groups = [
+        {"params": [p for p in params if id(p) not in slowed], "factor": 1.0},
+        {"params": [p for p in params if id(p) in slowed], "factor": r.pretrained_rate},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=r.learning_rate, betas=r.betas, weight_decay=r.weight_decay, fused=True)
+
+
+OPTIMISERS = {"adamw": adamw, "muon": muon}
+
+
 class Trainer:
     """State of one training: networks, their moving average, optimisers, history. Saved whole, resumed exactly."""
 
@@ -54,20 +89,10 @@ class Trainer:
         self.step, self.history = 0, []
         task.modules.to(memory_format=torch.channels_last).train()
         self.averaged = copy.deepcopy(task.modules).eval().requires_grad_(False)
-        self.optimisers = [self._optimiser(task.modules)]
+        self.optimisers = OPTIMISERS[recipe.optimiser](task.modules, recipe, task.pretrained())
         if (adversary := task.adversary()) is not None:
             adversary.to(memory_format=torch.channels_last)
-            self.optimisers.append(self._optimiser(adversary))
-
-    def _optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
-        r, slow = self.recipe, {id(p) for p in self.task.pretrained()}
-        trained = [p for p in module.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if id(p) not in slow], "factor": 1.0},
-            {"params": [p for p in trained if id(p) in slow], "factor": r.pretrained_rate},
-        ]
-        groups = [group for group in groups if group["params"]]
-        return torch.optim.AdamW(groups, lr=r.learning_rate, betas=r.betas, weight_decay=r.weight_decay, fused=True)
+            self.optimisers += adamw(adversary, recipe, [])
 
     def autocast(self) -> torch.autocast:
         return autocast(native_precision(self.recipe.precision))
@@ -87,7 +112,7 @@ class Trainer:
             )
         losses["loss"].backward()
         if "discriminator" in losses:
-            self.optimisers[1].zero_grad(set_to_none=True)  # the generator's loss left gradients there
+            self.optimisers[-1].zero_grad(set_to_none=True)  # the generator's loss left gradients there
             losses["discriminator"].backward()
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
@@ -204,8 +229,9 @@ def run(
         lap, lap_step = time.monotonic(), trainer.step
 
 
-def budget_flops(preset: Preset, item: str) -> int:
+def budget_flops(preset: Preset, item: str, words: int) -> int:
     """Training FLOPs of a budget's item, "STAGE" or "STAGE:KEY=VALUE,..." where its recipe differs from the preset's.
+    A caption has `words` tokens.
 
     Raises ValueError where it is neither.
     """
@@ -213,7 +239,7 @@ def budget_flops(preset: Preset, item: str) -> int:
     if stage not in DIFFUSION_TASKS:
         allowed = ", ".join(DIFFUSION_TASKS)
         raise ValueError(f"--budget: {item!r}; use STAGE or STAGE:KEY=VALUE,KEY=VALUE with a stage of {allowed}")
-    return training_flops(overridden(preset, stage, pairs.split(",") if pairs else []), stage)
+    return diffusion_flops(overridden(preset, stage, pairs.split(",") if pairs else []), stage, words)
 
 
 def train(
@@ -241,7 +267,8 @@ def train(
         raise ValueError(f"preset {preset_name} has no training recipe for stage {stage}")
     chosen = overridden(plain, stage, settings)
     recipe = chosen.recipes[stage]
-    for key, known in (("loss_weight", LOSS_WEIGHTS), ("timesteps", TIMESTEP_SAMPLING)):
+    choices = (("optimiser", OPTIMISERS), ("loss_weight", LOSS_WEIGHTS), ("timesteps", TIMESTEP_SAMPLING))
+    for key, known in choices:
         if getattr(recipe, key, None) not in (None, *known):
             raise ValueError(f"{key}: {getattr(recipe, key)!r} is not known; use one of {', '.join(known)}")
     torch.manual_seed(derive(seed, stage, "init"))
@@ -252,9 +279,11 @@ def train(
         repr((to_dict(chosen), asdict(recipe), stage, seed, [sha256_file(path) for path in inputs]))
     )
     trainer = Trainer(task, recipe, seed, stage, signature)
-    flops = flops_per_sample(task)
     if budget:
-        steps = math.ceil(sum(budget_flops(plain, item) for item in budget) / (flops * recipe.batch_size))
+        if stage not in DIFFUSION_TASKS:
+            raise ValueError(f"--budget: stage {stage} has none; it is for {', '.join(DIFFUSION_TASKS)}")
+        spent = sum(budget_flops(plain, item, task.words) for item in budget)
+        steps = math.ceil(spent / diffusion_flops(chosen, stage, task.words, steps=1))
     steps = steps or recipe.steps
     if steps < 1:
         raise ValueError("its recipe names no number of steps: give --steps or --budget")
@@ -280,11 +309,18 @@ def train(
     if trainer.step > steps:
         raise ValueError(f"{state} is at step {trainer.step}, past the {steps} asked for; delete it to train anew")
 
+    if stage in DIFFUSION_TASKS:
+        flops = diffusion_flops(chosen, stage, task.words, steps)
+    else:
+        flops = training_flops(task, steps)
     compiled = recipe.compiled and can_compile()
     if compiled:
         compile_blocks(task.modules)
     elif recipe.compiled:
         print("no g++ or no Python headers: the networks run uncompiled, several times slower", file=sys.stderr)
+
+    def kept(modules: nn.ModuleDict) -> nn.ModuleDict:
+        return nn.ModuleDict({name: module for name, module in modules.items() if name not in task.scaffolding})
 
     def checkpoint(path: Path) -> None:
         metadata = {
@@ -298,7 +334,7 @@ def train(
             "precision": native_precision(recipe.precision),
             **task.metadata(trainer.averaged),
         }
-        weights.save(path, trainer.averaged.state_dict(), metadata)
+        weights.save(path, kept(trainer.averaged).state_dict(), metadata)
 
     with Usage.resume(previous, "cpu") as usage:
         run(trainer, steps, state, usage, inherited, snapshots, checkpoint)
@@ -311,8 +347,8 @@ def train(
         used
         | {
             "stage": stage,
-            "parameters": weights.parameters(task.modules),
-            "train_flops": flops * recipe.batch_size * steps,
+            "parameters": weights.parameters(kept(task.modules)),
+            "train_flops": flops,
             "batch_size": recipe.batch_size,
             "steps": steps,
             "samples": steps * recipe.batch_size,

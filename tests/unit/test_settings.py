@@ -7,6 +7,7 @@ import yaml
 from workflow.settings import CHOICES, SCHEMA, main, problems, schema, source_flags, source_state
 from wuerstchen.diffusion import LOSS_WEIGHTS, TIMESTEP_SAMPLING
 from wuerstchen.execution import native_precision
+from wuerstchen.train import OPTIMISERS
 
 
 def changed(config: dict, path: str, value: object) -> dict:
@@ -118,6 +119,7 @@ def test_the_sweep_laid_over_the_study_is_valid(config: dict) -> None:
 def test_names_of_recipes_are_those_that_training_knows() -> None:
     assert set(CHOICES["loss_weight"]) == set(LOSS_WEIGHTS) and set(CHOICES["timesteps"]) == set(TIMESTEP_SAMPLING)
     assert all(native_precision(name) for name in CHOICES["precision"])
+    assert set(CHOICES["optimiser"]) == set(OPTIMISERS)
 
 
 def test_the_schema_describes_every_key_and_allows_no_other() -> None:

@@ -15,11 +15,14 @@ from wuerstchen.compressor import SemanticCompressor, load_by_order
 from wuerstchen.files import sha256_file
 from wuerstchen.presets import overridden, preset
 from wuerstchen.tasks import (
+    Inputs,
+    StageCTask,
     convolution_backward_flops,
+    diffusion_flops,
     latent_scaling,
     make_task,
+    packed,
     scale_latents,
-    training_flops,
     unscale_latents,
 )
 from wuerstchen.train import batch_rows
@@ -112,10 +115,60 @@ def test_the_state_of_other_settings_is_not_resumed(study, tmp_path, capsys):
     assert "belongs to other settings" in capsys.readouterr().out
 
 
+def words(study):
+    return make_task("b", preset("tiny"), study / "data", study / "latents", 0).words
+
+
+def test_the_compressor_learns_to_be_read_and_then_stays(study, tmp_path):
+    """Its weights move in the first `compressor_steps` (here 6 of 12) alone; the readout is no part of the model."""
+    out = run(study, "b", "--snapshots", 50, out=tmp_path / "b")
+    with open(out / "history.csv") as file:
+        readout = [row["readout"] for row in csv.DictReader(file)]
+    assert all(readout[:6]) and not any(readout[6:])
+    state = torch.load(out / "state" / "last.pt", weights_only=True)["modules"]
+    task = make_task("b", preset("tiny"), study / "data", study / "latents", 0)
+    fresh = task.modules.state_dict()
+    moved = [name for name, value in fresh.items() if "compressor.backbone" in name and (state[name] != value).any()]
+    assert moved and not any(key.startswith("readout") for key in weights.load(out / "model.safetensors")[0])
+    task.modules.load_state_dict(state)
+    late = task.losses(task.modules, torch.arange(4), torch.Generator(), 6)
+    late["loss"].backward()
+    assert set(late) == {"loss"} and all(p.grad is None for p in task.modules["compressor"].parameters())
+    assert diffusion_flops(preset("tiny"), "b", 9, 12) < 2 * diffusion_flops(preset("tiny"), "b", 9, 6)
+
+
+def test_packed_text_is_the_text_at_its_places():
+    text = torch.zeros(3, 5, 2)
+    text[0, :2], text[2, :5] = 1.0, torch.arange(10.0).view(5, 2) + 1
+    rows, places = packed(text)
+    assert rows.shape == (1 + 2 + 5, 2) and torch.equal(rows[places], text)
+    task = StageCTask(preset("tiny"), "c", Inputs.dummy(preset("tiny"), 7), 0)
+    stage_c, x, t = task.modules["stage_c"], torch.randn(3, 16, 3, 3), torch.rand(3)
+    for block in stage_c.parameters():
+        torch.nn.init.normal_(block, std=0.1)
+    text = torch.cat([task.text(torch.arange(2), None), torch.zeros(1, 40, 384)])
+    a, b = stage_c(x, t, stage_c.condition(text))
+    noise = task.predict(task.modules, x, t, text, None, None)
+    assert torch.allclose(noise, (x - a) / ((1 - b).abs() + 1e-5), rtol=1e-3, atol=1e-4)
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(study):
+    task = make_task("b", preset("tiny"), study / "data", study / "latents", 0)
+    rest, matrices = train.muon(task.modules, task.recipe, task.pretrained())
+    of = [{id(p) for group in o.param_groups for p in group["params"]} for o in (rest, matrices)]
+    assert not of[0] & of[1]
+    assert of[0] | of[1] == {id(p) for p in task.modules.parameters() if p.requires_grad}
+    block = task.modules["stage_b"].down_blocks[0][0]
+    assert id(block.channelwise[0].weight) in of[1] and id(block.depthwise.weight) in of[0]
+    assert id(task.modules["stage_b"].clip_mapper.weight) in of[0]
+    with pytest.raises(SystemExit, match="optimiser: 'sgd' is not known; use one of adamw, muon"):
+        run(study, "b", "--set", "optimiser=sgd", out=study / "nothing")
+
+
 def test_budgets_are_training_flops(study, tmp_path):
     longer = run(study, "baseline-ldm", "--budget", "c:steps=6", out=tmp_path / "longer")
     spent = json.loads((longer / "usage.json").read_text())
-    allowed = training_flops(preset("tiny"), "c", 6)
+    allowed = diffusion_flops(preset("tiny"), "c", words(study), 6)
     per_step = spent["train_flops"] / spent["steps"]
     assert allowed <= spent["train_flops"] < allowed + per_step
     further = run(
@@ -130,7 +183,7 @@ def test_budgets_are_training_flops(study, tmp_path):
 
 def test_budgets_counted_beforehand_are_what_training_spends(study, tmp_path):
     spent = json.loads((run(study, "b", "--steps", 2, out=tmp_path / "b") / "usage.json").read_text())["train_flops"]
-    assert spent == training_flops(preset("tiny"), "b", 2)
+    assert spent == diffusion_flops(preset("tiny"), "b", words(study), 2)
     with pytest.raises(SystemExit, match="--budget: 'd'; use STAGE or STAGE:KEY=VALUE"):
         run(study, "baseline-ldm", "--budget", "d", out=tmp_path / "x")
 
@@ -141,8 +194,8 @@ def test_fields_of_the_recipe_can_be_set(study, tmp_path):
     assert json.loads((out / "usage.json").read_text())["samples"] == 8
     with open(out / "history.csv") as file:
         assert [float(row["learning_rate"]) for row in csv.DictReader(file)] == [0.25, 0.5]  # warm-up of two steps
-    half = run(study, "baseline-ldm", "--budget", "c:steps=6,batch_size=8", out=tmp_path / "half")
-    whole = run(study, "baseline-ldm", "--budget", "c:steps=6", out=tmp_path / "whole")
+    half = run(study, "baseline-ldm", "--budget", "c:steps=60,batch_size=8", out=tmp_path / "half")
+    whole = run(study, "baseline-ldm", "--budget", "c:steps=60", out=tmp_path / "whole")
     spent = [json.loads((folder / "usage.json").read_text())["train_flops"] for folder in (half, whole)]
     assert spent[0] == pytest.approx(spent[1] / 2, rel=0.2)
 
