@@ -232,15 +232,16 @@ def _emoji() -> Preset:
                 discriminator_width=128, discriminator_depth=4, revive_codes_every=20, validate_every=150,
             ),
             "b": DiffusionRecipe(
-                steps=850, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="velocity",
-                validate_every=400, pretrained_rate=0.1,
+                steps=1200, batch_size=16, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
+                loss_weight="velocity", validate_every=400, pretrained_rate=0.3, readout=2.0, compressor_steps=250,
             ),
             "c": DiffusionRecipe(
-                steps=300, batch_size=64, learning_rate=1e-3, warmup=50, ema=0.99, validate_every=100
+                steps=500, batch_size=64, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
+                loss_weight="velocity", validate_every=100,
             ),
             "baseline-ldm": DiffusionRecipe(
-                steps=0, batch_size=16, learning_rate=1e-3, warmup=50, ema=0.99, loss_weight="velocity",
-                validate_every=400,
+                steps=0, batch_size=16, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
+                loss_weight="velocity", validate_every=400,
             ),
         },
     )  # fmt: skip
