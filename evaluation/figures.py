@@ -175,9 +175,13 @@ def speed(study: Study) -> Figure:
         axis.legend(loc="upper left")
     first = figure.axes[0]
     first.set_ylabel("seconds per batch")
-    about = sorted({f"{r['device']}, {r['threads']} threads, {r['precision']}, {r['image_size']} px" for r in records})
+    about = sorted({f"{r['device']}, {_threads(r)}, {r['precision']}, {r['image_size']} px" for r in records})
     figure.supxlabel(drawable("; ".join(about)), size=6.5, color=GREY, parse_math=False)
     return figure
+
+
+def _threads(record: dict) -> str:
+    return "1 thread" if record["threads"] == 1 else f"{record['threads']} threads"
 
 
 def logarithmic(axis: Axes, which: str, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:

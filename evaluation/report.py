@@ -34,7 +34,8 @@ SCALE = 0.59  # of a figure's pixels on the page: its 8 pt text then reads like 
 SHORT = 0.05  # of the longest rule's time: what takes less is summed up
 UNPICKED, PICKED = 8, 4  # prompts of each set to look through: chosen by nobody; of the best and of the worst
 FIGURES = {
-    "training": "Loss of every stage while it was trained. The losses of different stages are not comparable.",
+    "training": "Loss of every stage while it was trained. The training loss of B, C and the baseline has its weights, "
+    "their validation loss has none and is taken at evenly spaced timesteps; no two stages' losses can be compared.",
     "recall-curve": "Recall@10 of the same unpicked seen prompts, drawn with weights kept during each training, "
     "with 95 % intervals over the prompts. Minutes are those of every stage that a model needs, one after the other; "
     "large marks are the finished models. The dashed line is the ceiling while Stage B learns: real pictures through "
