@@ -115,17 +115,17 @@ def test_parts_have_names(tree: Path) -> None:
 
 
 def test_the_sweep_trains_each_variant_once_and_only_when_asked(tree: Path) -> None:
-    edit_config(tree / "config" / "emoji.yaml", training={"c": {"learning_rate": 0.002, "batch_size": 32}})
+    edit_config(tree / "config" / "emoji.yaml", training={"c": {"learning_rate": 0.006, "batch_size": 32}})
     files = ("config/emoji.yaml", "config/emoji-sweep.yaml")
     assert not SWEEP & set(dry_run(tree, "--configfile", *files))
     # two further learning rates of B, C and the baseline each, three further weights of C
     assert dry_run(tree, "sweep", "--configfile", *files)["sweep_training"] == 9
     run = call("snakemake", "-n", "-p", "sweep", "--cores", "1", "--configfile", *files, cwd=tree)
     (weighted,) = re.findall(r"wuerstchen.train .*loss_weight=none .*", run.stdout)
-    assert "--set learning_rate=0.002 batch_size=32 loss_weight=none " in weighted and "sweep/train/c" in weighted
-    (baseline,) = re.findall(r"wuerstchen.train .*baseline-ldm/learning-rate-0.0005 .*", run.stdout)
-    assert "--budget c:batch_size=32 --set learning_rate=0.0005 " in baseline
-    assert "--trained c learning_rate 0.002 results/emoji/train/c " in run.stdout
+    assert "--set learning_rate=0.006 batch_size=32 loss_weight=none " in weighted and "sweep/train/c" in weighted
+    (baseline,) = re.findall(r"wuerstchen.train .*baseline-ldm/learning-rate-0.0015 .*", run.stdout)
+    assert "--budget c:batch_size=32 --set learning_rate=0.0015 " in baseline
+    assert "--trained c learning_rate 0.006 results/emoji/train/c " in run.stdout
     refused = call("snakemake", "-n", "sweep", cwd=tree)
     assert refused.returncode == 1 and "The config has no sweep" in refused.stdout
 

@@ -232,11 +232,11 @@ def _emoji() -> Preset:
                 discriminator_width=128, discriminator_depth=4, revive_codes_every=20, validate_every=150,
             ),
             "b": DiffusionRecipe(
-                steps=800, batch_size=16, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
-                loss_weight="velocity", validate_every=400, pretrained_rate=0.3, readout=2.0, compressor_steps=200,
+                steps=620, batch_size=16, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
+                loss_weight="velocity", validate_every=300, pretrained_rate=0.3, readout=2.0, compressor_steps=150,
             ),
             "c": DiffusionRecipe(
-                steps=360, batch_size=64, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
+                steps=260, batch_size=64, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
                 loss_weight="velocity", validate_every=100,
             ),
             "baseline-ldm": DiffusionRecipe(
