@@ -1,0 +1,95 @@
+"""Benchmarks end in one JSON object, and both sides of them do the same work."""
+
+import json
+import math
+
+import pytest
+import torch
+import yaml
+from trees import ROOT
+
+from benchmarks import sampling, training
+from benchmarks.measure import OURS, PLAIN, medians
+from wuerstchen.files import write_jsonl, write_text
+from wuerstchen.presets import preset
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Benchmarks set torch's number of threads; other tests keep theirs."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def last_line(capsys) -> dict:
+    lines = capsys.readouterr().out.splitlines()
+    record = json.loads(lines[-1])
+    assert {"name", "ratio", "max_difference", "device", "parts"} <= set(record)
+    for part in record["parts"]:
+        assert set(part["seconds"]) == {OURS, *PLAIN}
+        assert part["ratio"] == min(part["seconds"][way] for way in PLAIN) / part["seconds"][OURS]
+    # a Markdown table with a row for each part stands above
+    assert sum(line.startswith("|") for line in lines) == 2 + len(record["parts"])
+    return record
+
+
+def test_training(capsys):
+    training.main(["--preset", "tiny", "--rounds", "1", "--stages", "a", "b", "c"])
+    record = last_line(capsys)
+    assert record["name"] == "training" and record["threads"] == 1
+    b, c = preset("tiny").recipes["b"], preset("tiny").recipes["c"]
+    parts = [(part["stage"], part["first_step"], part["steps"]) for part in record["parts"]]
+    assert parts == [("a", 0, 12), ("b", 0, 6), ("b", 6, 6), ("c", 0, c.steps)] and b.compressor_steps == 6
+    total = {way: sum(part["steps"] * part["seconds"][way] for part in record["parts"]) for way in (OURS, *PLAIN)}
+    assert math.isclose(record["ratio"], min(total[way] for way in PLAIN) / total[OURS])
+    # in fp32, uncompiled, all ways compute the same, text that is skipped or not included
+    assert 0 < record["max_difference"] < 1e-4
+    work = [part["gflop_per_sample"] for part in record["parts"]]
+    assert work[1][OURS] > work[2][OURS] and max(work[3].values()) > work[3][OURS]
+    assert all(part["share_of_matrix_rate"][OURS] > 0 for part in record["parts"])
+
+
+def test_the_peer_runs_in_the_default_memory_format(tmp_path):
+    training.write_pictures(128, tmp_path)
+    seen = {}
+    for way in PLAIN:
+        trainer = training.make_trainer(way, "b", preset("tiny"), tmp_path, 0)
+        unet = trainer.task.modules["stage_b"]
+        unet.embedding.register_forward_hook(lambda module, inputs, output, way=way: seen.update({way: inputs[0]}))
+        trainer.update()
+        weight = unet.down_blocks[1][0][1].weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) != (way == PLAIN[0])
+    assert [seen[way].is_contiguous() for way in PLAIN] == [True, False]
+
+
+def test_baseline_steps_spend_the_flops_of_stages_b_and_c():
+    tiny = preset("tiny")
+    count = training.study_steps("baseline-ldm", tiny, 9)
+    spent = sum(training.diffusion_flops(tiny, stage, 9) for stage in ("b", "c"))
+    each = training.diffusion_flops(tiny, "baseline-ldm", 9, steps=1)
+    assert (count - 1) * each < spent <= count * each
+
+
+def test_sampling(trained, capsys):
+    rows = [{"id": f"p-{i}", "prompt": f"thing {i}", "image": None, "category": None} for i in range(3)]
+    write_jsonl(trained / "prompts/names.jsonl", [row | {"challenge": "seen", "source_id": None} for row in rows])
+    config = yaml.safe_load((ROOT / "tests/tiny.yaml").read_text(encoding="utf-8"))
+    config["sampling"]["wuerstchen"]["guidance_b"] = 2.0
+    write_text(trained / "config.yaml", yaml.safe_dump(config))
+    sampling.main(["--study", str(trained), "--rounds", "1"])
+    record = last_line(capsys)
+    assert [part["model"] for part in record["parts"]] == ["wuerstchen", "baseline-ldm"]
+    # the same noise through the same networks by two samplers: the same pictures, but for rounding
+    assert record["max_difference"] <= 2
+
+
+def test_sampling_names_a_study_that_was_not_run(tmp_path):
+    with pytest.raises(SystemExit, match="--study: .*config.yaml is missing"):
+        sampling.main(["--study", str(tmp_path)])
+
+
+def test_medians_let_the_calls_take_turns():
+    order = []
+    found = medians({name: lambda name=name: order.append(name) for name in "ab"}, 3)
+    assert order == list("ababab") and set(found) == {"a", "b"} and all(value >= 0 for value in found.values())
