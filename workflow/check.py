@@ -82,7 +82,7 @@ def missing_compiler() -> list[str]:
     """Without g++ torch.compile cannot be used on a CPU; a study still finishes."""
     if shutil.which("g++"):
         return []
-    return ["no C++ compiler (g++): networks run uncompiled, and training takes about 10 times as long"]
+    return ["no C++ compiler (g++): networks run uncompiled, and training takes two to three times as long"]
 
 
 def check(data: dict, folder: Path) -> tuple[list[str], list[str]]:

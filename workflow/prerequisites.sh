@@ -15,7 +15,7 @@ if [ -n "$missing" ]; then
     echo "prerequisites: missing:$missing$compiler (the names of Debian's packages)" >&2
     exit 1
 elif [ -n "$compiler" ]; then
-    echo "prerequisites: all but$compiler; without them nothing is compiled and training takes about 10 times as long"
+    echo "prerequisites: all but$compiler; without them nothing is compiled and training takes two to three times as long"
 else
     echo "prerequisites: git, make, python3.11 with venv and headers, g++: all here"
 fi

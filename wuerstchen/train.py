@@ -317,7 +317,7 @@ def train(
     if compiled:
         compile_blocks(task.modules)
     elif recipe.compiled:
-        print("no g++ or no Python headers: the networks run uncompiled, several times slower", file=sys.stderr)
+        print("no g++ or no Python headers: the networks run uncompiled, two to three times slower", file=sys.stderr)
 
     def kept(modules: nn.ModuleDict) -> nn.ModuleDict:
         return nn.ModuleDict({name: module for name, module in modules.items() if name not in task.scaffolding})
