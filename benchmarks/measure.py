@@ -1,5 +1,6 @@
 """What the benchmarks share: fair timing, the machine's own speed, and how a result is printed."""
 
+import functools
 import json
 import statistics
 import time
@@ -10,6 +11,7 @@ import torch
 from wuerstchen.usage import cpu_name
 
 MATRIX = 1024  # side of the matrices whose product is the machine's measured rate
+MATRIX_GFLOP = 2e-9 * MATRIX**3
 PLAIN = ("eager, fp32, NCHW", "eager, fp32, channels last")  # the peers: PyTorch's default, and what it advises on CPUs
 OURS = "as `make` runs it"
 
@@ -25,14 +27,14 @@ def medians(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
     return {name: statistics.median(seconds) for name, seconds in laps.items()}
 
 
-def matrix_rates() -> dict[str, float]:
-    """GFLOP/s of a product of two square matrices with torch's present number of threads, by precision."""
-    rates = {}
+def matrix_products() -> dict[str, Callable[[], object]]:
+    """Calls that each multiply two square matrices, by precision; `MATRIX_GFLOP` is the work of one."""
+    calls = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = torch.randn(2, MATRIX, MATRIX).to(dtype)
-        torch.mm(a, b)
-        rates[name] = 2e-9 * MATRIX**3 / medians({name: lambda a=a, b=b: torch.mm(a, b)}, 20)[name]
-    return rates
+        torch.mm(a, b)  # the first call sets the library up
+        calls[name] = functools.partial(torch.mm, a, b)
+    return calls
 
 
 def result(name: str, parts: Sequence[dict], weigh: Callable[[dict], float], **more: object) -> dict:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.measure import OURS, PLAIN, matrix_rates, medians, result, show
+from benchmarks.measure import MATRIX_GFLOP, OURS, PLAIN, matrix_products, medians, result, show
 from wuerstchen.diffusion import predicted_noise_c
 from wuerstchen.execution import can_compile, compile_blocks, native_precision
 from wuerstchen.files import sha256_file, write_jsonl
@@ -134,8 +134,8 @@ def study_steps(stage: str, preset: Preset, words: int) -> int:
     return math.ceil(spent / diffusion_flops(preset, stage, words, steps=1))
 
 
-def measure(stage: str, preset: Preset, data: Path, rates: dict[str, float], rounds: int) -> list[dict]:
-    """One part for each phase of a stage's training; `rates` are those of `matrix_rates`."""
+def measure(stage: str, preset: Preset, data: Path, rounds: int) -> list[dict]:
+    """One part for each phase of a stage's training."""
     task = make_task(stage, preset, data, dense=False)
     words = 0 if stage == "a" else task.words
     recipe = task.recipe
@@ -144,7 +144,9 @@ def measure(stage: str, preset: Preset, data: Path, rates: dict[str, float], rou
         torch.compiler.reset()  # a study trains each stage in a process of its own
         trainers = {way: make_trainer(way, stage, preset, data, first) for way in (OURS, *PLAIN)}
         losses = {way: [t.update()["loss"] for _ in range(COMPARED)] for way, t in trainers.items()}
-        seconds = medians({way: t.update for way, t in trainers.items()}, rounds)
+        # in turns with the matrix products, so that whatever slows the machine slows both
+        seconds = medians({way: t.update for way, t in trainers.items()} | matrix_products(), rounds)
+        rates = {name: MATRIX_GFLOP / seconds.pop(name) for name in ("fp32", "bf16")}
         best, precision = min(PLAIN, key=seconds.__getitem__), native_precision(recipe.precision)
         work = {way: gflop(stage, preset, data, first, words, dense=way != OURS) for way in (best, OURS)}
         speed = {way: work[way] * recipe.batch_size / seconds[way] for way in work}
@@ -164,6 +166,7 @@ def measure(stage: str, preset: Preset, data: Path, rates: dict[str, float], rou
                 "seconds": seconds,
                 "gflop_per_sample": work,
                 "gflop_per_second": speed,
+                "matrix_gflop_per_second": rates,
                 "share_of_matrix_rate": {way: speed[way] / limit[way] for way in speed},
                 "max_difference": max(differences),
             }
@@ -174,10 +177,10 @@ def measure(stage: str, preset: Preset, data: Path, rates: dict[str, float], rou
 def run(preset_name: str, stages: Sequence[str], rounds: int) -> dict:
     """The benchmark's JSON object. Sets torch to one thread, which is what a study gives each training."""
     torch.set_num_threads(1)
-    chosen, rates = preset(preset_name), matrix_rates()
+    chosen = preset(preset_name)
     with tempfile.TemporaryDirectory() as folder:
         write_pictures(chosen.image_size, Path(folder))
-        parts = [part for stage in stages for part in measure(stage, chosen, Path(folder), rates, rounds)]
+        parts = [part for stage in stages for part in measure(stage, chosen, Path(folder), rounds)]
     return result(
         "training",
         parts,
@@ -185,7 +188,6 @@ def run(preset_name: str, stages: Sequence[str], rounds: int) -> dict:
         preset=preset_name,
         ratio_of="seconds of all training steps of a study",
         max_difference_of=f"losses of the first {COMPARED} steps, relative",
-        matrix_gflop_per_second=rates,
     )
 
 
