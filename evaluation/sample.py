@@ -1,4 +1,8 @@
-"""Draw one shard of prompts with one model into one zip of pictures."""
+"""Draw one shard of each prompt set with one model: a zip of pictures for each set, and beside it what that one took.
+
+What is paid once, loading and compilation, is in the usage of the first set: seconds and kWh of all sets together are
+those of the job (but for the writing of the zips).
+"""
 
 import argparse
 from pathlib import Path
@@ -24,43 +28,51 @@ def parse_settings(pairs: list[str]) -> Settings:
     return settings
 
 
-def shard_prompts(prompts: list[dict], shard: int, size: int) -> list[dict]:
-    """The prompts of shard number `shard`, counted from 0. Raises ValueError where there is no such shard."""
-    chosen = prompts[shard * size : (shard + 1) * size]
-    if not chosen:
-        raise ValueError(f"--shard: {shard} of {size} prompts each, but there are only {len(prompts)} prompts")
-    return chosen
+def shard_prompts(prompts: list[dict], shard: int, shards: int) -> list[dict]:
+    """The prompts of shard number `shard`, counted from 0, of `shards` that differ by one prompt at most.
+
+    Raises ValueError where there is no such shard, or not a prompt for each.
+    """
+    if not 0 <= shard < shards:
+        raise ValueError(f"--shard: {shard} is not one of {shards} shards; it should be from 0 to {shards - 1}")
+    if len(prompts) < shards:
+        raise ValueError(f"--shards: {shards}, but there are only {len(prompts)} prompts; it should be at most that")
+    return prompts[len(prompts) * shard // shards : len(prompts) * (shard + 1) // shards]
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--weights", type=Path, help="folder of trained stages")
-    parser.add_argument("--prompts", required=True, type=Path)
-    parser.add_argument("--shard", required=True, type=int)
-    parser.add_argument("--shard-size", type=int, default=500)
+    parser.add_argument("--prompts", required=True, type=Path, nargs="+", metavar="JSONL", help="the prompt sets")
+    parser.add_argument("--shard", type=int, default=0, help="which shard of each set, counted from 0")
+    parser.add_argument("--shards", type=int, default=1, help="into how many shards each set is cut")
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=NUMBER", help="sampling settings of the model")
     parser.add_argument("--pictures", type=Path, help="zip of real pictures, for the models that read it")
-    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--out", required=True, type=Path, nargs="+", metavar="ZIP", help="one for each prompt set")
     args = parser.parse_args(argv)
     try:
-        prompts = shard_prompts(read_prompts(args.prompts), args.shard, args.shard_size)
-        # energy is counted from before the weights are loaded: a shard's cost has that in it
-        with Usage.resume(None, "cpu") as usage:
-            generator = make(args.model, args.weights, parse_settings(args.set), args.pictures)
-            images = generator.generate(prompts, args.seed)
-            used = usage.snapshot(images=len(images), model=args.model)
-        ids = [prompt["id"] for prompt in prompts]
-        info = {
-            "model": args.model,
-            "prompts_sha256": sha256_file(args.prompts),
-            "shard": args.shard,
-            "seed": args.seed,
-            **generator.describe(),
-        }
-        write_shard(args.out, zip(ids, map(Image.fromarray, images), strict=True), info)
-        write_json(args.out.with_suffix(".usage.json"), used)
+        if len(args.out) != len(args.prompts):
+            raise ValueError(f"--out: {len(args.out)} zips for {len(args.prompts)} prompt sets; name one for each")
+        sets = [shard_prompts(read_prompts(path), args.shard, args.shards) for path in args.prompts]
+        generator = None
+        for path, prompts, out in zip(args.prompts, sets, args.out, strict=True):
+            # energy is counted from before the weights are loaded: the first set's cost has that in it
+            with Usage.resume(None, "cpu") as usage:
+                generator = generator or make(args.model, args.weights, parse_settings(args.set), args.pictures)
+                images = generator.generate(prompts, args.seed)
+                used = usage.snapshot(images=len(images), model=args.model)
+            ids = [prompt["id"] for prompt in prompts]
+            info = {
+                "model": args.model,
+                "prompts_sha256": sha256_file(path),
+                "shard": args.shard,
+                "seed": args.seed,
+                **generator.describe(),
+            }
+            write_shard(out, zip(ids, map(Image.fromarray, images), strict=True), info)
+            write_json(out.with_suffix(".usage.json"), used)
     except ValueError as error:
         raise SystemExit(f"sampling {args.model}: {error}") from None
 

@@ -36,7 +36,7 @@ JOBS = {
     "train_c": 1,
     "train_baseline": 1,
     "train_baseline_bc": 1,
-    "sample": 9,  # 3 models x 3 sets of one shard
+    "sample": 3,  # one per model, for all its sets, which are one shard
     "real_pictures": 5,  # names of `real` and three ceilings, descriptions of `real`
     "features": 3,  # one per model, for all its sets
     "features_of_real": 1,
@@ -77,6 +77,15 @@ def dry_run(tree: Path, *arguments: str) -> dict[str, int]:
 
 def test_plan_of_the_emoji_study(tree: Path) -> None:
     assert dry_run(tree) == JOBS
+
+
+def test_a_smaller_shard_size_cuts_every_set_into_more_jobs(tree: Path) -> None:
+    edit_config(tree / "config" / "emoji.yaml", shard_size=350)
+    assert dry_run(tree) == JOBS | {name: 3 * JOBS[name] for name in ("sample", "real_pictures")}
+    plan = call("snakemake", "--dry-run", "--printshellcmds", cwd=tree).stdout
+    (last,) = re.findall(r"evaluation.sample --model wuerstchen .* --shard 0002 --shards 3 .*", plan)
+    for name in ("names", "descriptions", "compositions"):
+        assert f"prompts/{name}.jsonl" in last and f"images/wuerstchen/{name}/0002.zip" in last
 
 
 def test_each_further_training_seed_trains_draws_and_scores_the_models(tree: Path) -> None:

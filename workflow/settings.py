@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import os
 import shlex
 import sys
@@ -162,7 +163,20 @@ def contradictions(config: dict) -> list[str]:
         for name in sweep.get(part, {})
         if name not in ("b", "c", *models)
     ]
+    counts = {name: prompts["count"] for name, prompts in config["prompts"].items()}
+    fewest = min(counts, key=counts.get)
+    if shard_count(config) > counts[fewest]:
+        lines.append(
+            f"shard_size: {config['shard_size']} cuts the {sum(counts.values())} prompts into {shard_count(config)} "
+            f"shards, each with a part of every set, but prompts.{fewest}.count is {counts[fewest]}; shard_size should "
+            f"be at least {math.ceil(sum(counts.values()) / counts[fewest])}."
+        )
     return lines
+
+
+def shard_count(config: dict) -> int:
+    """Into how many shards each prompt set is cut: jobs of `shard_size` pictures, over all sets, for each model."""
+    return math.ceil(sum(prompts["count"] for prompts in config["prompts"].values()) / config["shard_size"])
 
 
 def key_name(path) -> str:

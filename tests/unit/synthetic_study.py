@@ -16,6 +16,8 @@ from pathlib import Path
 import yaml
 from PIL import Image, ImageDraw
 
+from evaluation.sample import shard_prompts
+from workflow.settings import shard_count
 from wuerstchen.files import write_json, write_jsonl, write_text
 from wuerstchen.shards import write_shard
 
@@ -34,7 +36,7 @@ CONFIG = {
     "seed": 3,
     "data": {"source": "emoji"},
     "prompts": {"names": {"count": 16}, "descriptions": {"count": 10}, "compositions": {"count": 10}},
-    "shard_size": 8,
+    "shard_size": 18,
     "models": MODELS,
     "sampling": {
         "wuerstchen": {"steps_c": 20, "guidance_c": 4.0, "steps_b": 8, "guidance_b": 1.0},
@@ -94,11 +96,11 @@ def _data(directory: Path) -> None:
         write_jsonl(directory / f"prompts/{prompts}.jsonl", rows)
         models = MODELS + (PSEUDO if prompts == "names" else ["real"] if prompts == "descriptions" else [])
         for model in models:
-            pictures = [(row["id"], _picture(row["id"], model)) for row in rows]
-            size = CONFIG["shard_size"]
-            for shard in range(math.ceil(len(rows) / size)):
+            shards = shard_count(CONFIG)
+            for shard in range(shards):
                 path = directory / f"images/{model}/{prompts}/{shard:04d}.zip"
-                part = pictures[shard * size : (shard + 1) * size]
+                ids = [row["id"] for row in shard_prompts(rows, shard, shards)]
+                part = [(name, _picture(name, model)) for name in ids]
                 write_shard(path, part, {"model": model, "seed": CONFIG["seed"], "number": number})
 
 

@@ -1,14 +1,17 @@
 """Sampling: one picture for one seed and prompt, whatever else is drawn with it."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from evaluation import sample, speed
+from evaluation.generators import make
 from evaluation.generators import trained as trained_generators
 from evaluation.images import iter_images
 from evaluation.sample import parse_settings, shard_prompts
-from wuerstchen.files import read_json, write_jsonl
+from wuerstchen.files import read_json, read_jsonl, sha256_file, write_jsonl
 from wuerstchen.pipeline import ImageNoise
 from wuerstchen.shards import read_shard
 
@@ -26,29 +29,57 @@ def prompts(trained):
     return path
 
 
-def draw(folder, prompts, model, out, *more, shard=0, size=7, seed=0):
+def draw(folder, prompts, model, out, *more, shard=0, shards=1, seed=0):
     sample.main(
         ["--model", model, "--weights", str(folder / "train"), "--prompts", str(prompts), "--shard", str(shard),
-         "--shard-size", str(size), "--seed", str(seed), "--out", str(out), "--set", *SETTINGS.get(model, []), *more]
+         "--shards", str(shards), "--seed", str(seed), "--out", str(out), "--set", *SETTINGS.get(model, []), *more]
     )  # fmt: skip
     return out
 
 
 @pytest.mark.parametrize("model", SETTINGS)
-def test_any_shard_size_draws_the_same_bytes(trained, prompts, tmp_path, monkeypatch, model):
+def test_any_number_of_shards_draws_the_same_bytes(trained, prompts, tmp_path, monkeypatch, model):
     monkeypatch.setattr(trained_generators._Trained, "batch_size", 3)
     info, whole = read_shard(draw(trained, prompts, model, tmp_path / "whole.zip"))
     parts = {}
-    for shard in range(4):
-        out = draw(trained, prompts, model, tmp_path / f"{shard}.zip", shard=shard, size=2)
+    for shard in range(3):
+        out = draw(trained, prompts, model, tmp_path / f"{shard}.zip", shard=shard, shards=3)
         parts |= read_shard(out)[1]
-    assert parts == whole
+    assert parts == whole and list(parts) == list(whole)
     assert info["model"] == model and info["seed"] == 0 and info["sampler"] == "ddpm"
     assert {"prompts_sha256", "ids", "guidance", "weights_sha256"} <= set(info)
     usage = read_json(tmp_path / "whole.usage.json")
     assert usage["images"] == 7 and usage["seconds"] > 0
     other = read_shard(draw(trained, prompts, model, tmp_path / "other.zip", seed=1))[1]
     assert all(other[name] != whole[name] for name in whole)
+
+
+def test_one_process_draws_all_prompt_sets_with_one_model(trained, prompts, tmp_path, monkeypatch):
+    few, outs = tmp_path / "few.jsonl", [tmp_path / "all.zip", tmp_path / "few.zip"]
+    write_jsonl(few, read_jsonl(prompts)[2:5])
+    models = []
+    monkeypatch.setattr(sample, "make", lambda *how: models.append(make(*how)) or models[-1])
+    start = time.monotonic()
+    sample.main(
+        ["--model", "baseline-ldm", "--weights", str(trained / "train"), "--prompts", str(prompts), str(few),
+         "--seed", "0", "--out", *map(str, outs), "--set", *SETTINGS["baseline-ldm"]]
+    )  # fmt: skip
+    took = time.monotonic() - start
+    assert len(models) == 1
+    (of_all, pictures), (of_few, again) = map(read_shard, outs)
+    assert again == {f"p-{i}": pictures[f"p-{i}"] for i in (2, 3, 4)}
+    assert [of_all["prompts_sha256"], of_few["prompts_sha256"]] == [sha256_file(prompts), sha256_file(few)]
+    used = [read_json(out.with_suffix(".usage.json")) for out in outs]
+    assert [record["images"] for record in used] == [7, 3]
+    assert sum(record["seconds"] for record in used) <= took  # nothing is counted twice
+
+
+def test_shards_are_slices_that_differ_by_one_at_most():
+    for number in range(1, 24):
+        for shards in range(1, number + 1):
+            parts = [shard_prompts(list(range(number)), shard, shards) for shard in range(shards)]
+            assert sum(parts, []) == list(range(number))
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_noise_depends_on_seed_and_id_alone():
@@ -63,7 +94,7 @@ def test_guidance_changes_the_picture_and_one_is_unguided(trained, prompts, tmp_
     for i, guidance in enumerate(("1", "1.000001", "50")):
         out = tmp_path / f"{i}.zip"
         sample.main(
-            ["--model", "baseline-ldm", "--weights", str(trained / "train"), "--prompts", str(prompts), "--shard", "0",
+            ["--model", "baseline-ldm", "--weights", str(trained / "train"), "--prompts", str(prompts),
              "--seed", "0", "--out", str(out), "--set", "steps=4", f"guidance={guidance}"]
         )  # fmt: skip
         pictures.append(np.stack([image for _, image in iter_images([out])]).astype(int))
@@ -87,13 +118,17 @@ def test_real_pictures_and_ceilings_are_keyed_by_prompt(trained, prompts, tmp_pa
 def test_what_is_wrong_is_named(trained, prompts, tmp_path):
     with pytest.raises(ValueError, match="steps_c.*KEY=NUMBER|KEY=NUMBER.*steps_c"):
         parse_settings(["steps_c"])
-    with pytest.raises(ValueError, match="3 of 7 prompts each, but there are only 7"):
-        shard_prompts([{}] * 7, 3, 7)
+    with pytest.raises(ValueError, match="--shard: 3 is not one of 3 shards"):
+        shard_prompts([{}] * 7, 3, 3)
+    with pytest.raises(ValueError, match="--shards: 8, but there are only 7 prompts"):
+        shard_prompts([{}] * 7, 0, 8)
+    with pytest.raises(SystemExit, match="--out: 2 zips for 1 prompt sets"):
+        draw(trained, prompts, "real", tmp_path / "x.zip", "--out", "x.zip", "y.zip")
     with pytest.raises(SystemExit, match="'sd-3' is not known.*wuerstchen"):
         draw(trained, prompts, "sd-3", tmp_path / "x.zip")
     with pytest.raises(SystemExit, match="guidance is missing"):
         sample.main(
-            ["--model", "baseline-ldm", "--weights", str(trained / "train"), "--prompts", str(prompts), "--shard", "0",
+            ["--model", "baseline-ldm", "--weights", str(trained / "train"), "--prompts", str(prompts),
              "--seed", "0", "--out", str(tmp_path / "x.zip"), "--set", "steps=4"]
         )  # fmt: skip
     with pytest.raises(SystemExit, match="no such checkpoint"):

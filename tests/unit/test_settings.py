@@ -4,7 +4,7 @@ import json
 import pytest
 import yaml
 
-from workflow.settings import CHOICES, SCHEMA, main, problems, schema, source_flags, source_state
+from workflow.settings import CHOICES, SCHEMA, main, problems, schema, shard_count, source_flags, source_state
 from wuerstchen.diffusion import LOSS_WEIGHTS, TIMESTEP_SAMPLING
 from wuerstchen.execution import native_precision
 from wuerstchen.train import OPTIMISERS
@@ -81,6 +81,12 @@ def test_the_study_itself_is_valid(config: dict) -> None:
         ("training", {"b": {"betas": [0.9]}}, "training.b.betas: [0.9] should have at least 2 entries"),
         ("training", {"baseline-ldm": {"steps": 5}}, "training.baseline-ldm.steps: unknown key"),
         ("curve.snapshots", [50, 100], "curve.snapshots[1]: 100 should be at most 99"),
+        (
+            "shard_size",
+            3,
+            "shard_size: 3 cuts the 1000 prompts into 334 shards, each with a part of every set, but "
+            "prompts.descriptions.count is 250; shard_size should be at least 4.",
+        ),
         ("sweep", {"prompts": 8, "training": {"c": {"ema": 0.9}}}, "sweep.training.c.ema: 0.9 should be a list"),
         ("sweep", {"prompts": 8, "training": {"c": {"steps": [5]}}}, "sweep.training.c.steps: unknown key"),
         ("sweep", {"prompts": 8, "sampling": {"wuerstchen": {"steps_c": [0]}}}, "steps_c[0]: 0 should be at least 1"),
@@ -90,6 +96,11 @@ def test_what_is_wrong_is_said_in_words(config: dict, path: str, value: object, 
     found = problems(changed(config, path, value))
     assert any(said in line for line in found), found
     assert not any("\n" in line for line in found)
+
+
+def test_shards_are_counted_over_all_prompt_sets(config: dict) -> None:
+    assert [shard_count(changed(config, "shard_size", size)) for size in (10**6, 1000, 999, 4)] == [1, 1, 2, 250]
+    assert problems(changed(config, "shard_size", 4)) == []
 
 
 def test_all_problems_are_said_at_once(config: dict) -> None:

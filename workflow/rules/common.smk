@@ -5,11 +5,10 @@ import json
 import re
 import shlex
 from glob import glob
-from math import ceil
 from os.path import relpath
 
 from workflow.code import sources
-from workflow.settings import source_flags, source_state, use_this_python
+from workflow.settings import shard_count, source_flags, source_state, use_this_python
 from wuerstchen.presets import overridden, preset
 
 use_this_python()
@@ -23,6 +22,7 @@ if config["data"]["source"] == "emoji":
 CEILINGS = [*RECONSTRUCTED, *list(REAL)[1:]]
 FIGURES = ["collage", "side-by-side", "speed", "training", "recall-curve", "robustness"]
 CURVES = ["ceiling-compressor", *config["models"]]
+SHARDS = shard_count(config)
 # The first training seed's results are the study's own. Each further seed has a folder of the same layout inside it,
 # results/<study>/seeds/<seed>/, and the same rules make both: what training decides stands under "results/{study}", and
 # what all trainings share (data, prompts, real pictures, the scorer) under STUDY.
@@ -137,8 +137,7 @@ def training_files(name):
 
 def shards(model, prompts, suffix=".zip", study=STUDY):
     """The shards of one model's pictures of one prompt set, in prompt order."""
-    number = ceil(config["prompts"][prompts]["count"] / config["shard_size"])
-    return [f"{study}/images/{model}/{prompts}/{shard:04d}{suffix}" for shard in range(number)]
+    return [f"{study}/images/{model}/{prompts}/{shard:04d}{suffix}" for shard in range(SHARDS)]
 
 
 def all_shards(model, suffix=".zip", study=STUDY):

@@ -1,17 +1,18 @@
-# Pictures: one zip per model, prompt set and shard. The noise of a picture depends on seed and prompt alone.
+# Pictures: a job draws one shard of every prompt set, since its start takes long; each shard of a set is one zip. The
+# noise of a picture depends on seed and prompt alone.
 
 
 rule sample:
     input:
         weights,
-        prompts=f"{STUDY}/prompts/{{prompts}}.jsonl",
+        prompts=collect(f"{STUDY}/prompts/{{prompts}}.jsonl", prompts=config["prompts"]),
     output:
-        pictures="results/{study}/images/{model}/{prompts}/{shard}.zip",
-        usage="results/{study}/images/{model}/{prompts}/{shard}.usage.json",
+        pictures=collect("results/{{study}}/images/{{model}}/{prompts}/{{shard}}.zip", prompts=config["prompts"]),
+        usage=collect("results/{{study}}/images/{{model}}/{prompts}/{{shard}}.usage.json", prompts=config["prompts"]),
     log:
-        "results/{study}/logs/images/{model}/{prompts}/{shard}.log",
+        "results/{study}/logs/images/{model}/{shard}.log",
     benchmark:
-        "results/{study}/benchmarks/sample/{model}/{prompts}/{shard}.tsv"
+        "results/{study}/benchmarks/sample/{model}/{shard}.tsv"
     wildcard_constraints:
         model="|".join(config["models"]),
     conda:
@@ -22,16 +23,17 @@ rule sample:
         runtime="4h",
     params:
         sampling=sampling_flags,
-        size=config["shard_size"],
+        shards=SHARDS,
         seed=config["seed"],
     shell:
         "python -m evaluation.sample --model {wildcards.model} --weights results/{wildcards.study}/train"
-        " --prompts {input.prompts} --shard {wildcards.shard} --shard-size {params.size} --seed {params.seed}"
+        " --prompts {input.prompts} --shard {wildcards.shard} --shards {params.shards} --seed {params.seed}"
         " {params.sampling} --out {output.pictures} > {log} 2>&1"
 
 
-# The real pictures of the prompts, and what the best possible model would draw: handled like any other model.
-rule real_pictures:
+# The real pictures of the prompts, and what the best possible model would draw: handled like any other model, but one
+# prompt set at a time, since not every set has them.
+use rule sample as real_pictures with:
     input:
         weights,
         prompts="results/{study}/prompts/{prompts}.jsonl",
@@ -46,17 +48,5 @@ rule real_pictures:
     wildcard_constraints:
         model="|".join(["real", *CEILINGS]),
         prompts="|".join(WITH_PICTURES),
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem="6GB",
-        runtime="4h",
     params:
-        sampling=sampling_flags,
-        size=config["shard_size"],
-        seed=config["seed"],
-    shell:
-        "python -m evaluation.sample --model {wildcards.model} --weights results/{wildcards.study}/train"
-        " --prompts {input.prompts} --shard {wildcards.shard} --shard-size {params.size} --seed {params.seed}"
-        " {params.sampling} --pictures {input.pictures} --out {output.pictures} > {log} 2>&1"
+        sampling=lambda wildcards, input: f"{sampling_flags(wildcards)} --pictures {input.pictures}",
