@@ -47,7 +47,7 @@ class DenseStageC(StageCTask):
 
     def predict(self, modules, noised, t, text, image, random):
         stage_c = modules["stage_c"]
-        a, b = stage_c(noised, t, stage_c.condition(text))
+        a, b = stage_c(noised, t, stage_c.condition(self.dense(text)))
         return predicted_noise_c(noised, a, b)
 
 

@@ -64,7 +64,7 @@ class SemanticCompressor(nn.Module):
         self.config = config
         self.backbone = _stages(config, pretrained)
         self.mapper = nn.Sequential(
-            nn.Conv2d(config.c_features, config.c_latent, 1, bias=False), nn.BatchNorm2d(config.c_latent)
+            nn.Conv2d(config.c_features * config.unshuffle**2, config.c_latent, 1, bias=False), nn.BatchNorm2d(config.c_latent)
         )
         self.frozen = max(len(self.backbone) - config.trained_blocks, 0)
         self.backbone[: self.frozen].requires_grad_(False)
@@ -102,7 +102,7 @@ class SemanticCompressor(nn.Module):
             x = x.float()
             for stage in self.backbone[self.frozen :]:
                 x = stage(x)
-            return self.mapper(x)
+            return self.mapper(F.pixel_unshuffle(x, self.config.unshuffle))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.trunk(images))

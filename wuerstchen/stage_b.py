@@ -19,6 +19,19 @@ from wuerstchen.blocks import (
 from wuerstchen.presets import UNetConfig
 
 
+def resized(mapped: Tensor, shuffle: int, grid: tuple[int, int]) -> Tensor:
+    """Mapped compressor latents (n, c * shuffle^2, h, w) at the size of a level, float32 (n, c, *grid).
+
+    Shuffle 1 is the released code's bicubic resize. (It maps after the resize; that is the same, as the weights of a
+    resize add up to one.) Otherwise each latent becomes shuffle^2 positions first, and a simpler resize will do.
+    """
+    x = mapped.float()
+    if shuffle == 1:
+        return F.interpolate(x, grid, mode="bicubic", align_corners=True, antialias=True)
+    x = F.pixel_shuffle(x, shuffle).contiguous(memory_format=torch.channels_last)
+    return F.interpolate(x, grid, mode="bilinear" if grid[0] > x.shape[-2] else "area")
+
+
 class UNet(nn.Module):
     """U-Net of ResBlocks with text conditioning and, in Stage B, compressor latents beside each block's input.
 
@@ -34,7 +47,8 @@ class UNet(nn.Module):
         # one mapper for each level of each direction, None where compressor latents are not injected
         injected = [bool(config.c_image) and inject for inject in config.inject_image]
         self.effnet_mappers = nn.ModuleList(
-            nn.Conv2d(config.c_image, c_cond, 1) if inject else None for inject in injected + injected[::-1]
+            nn.Conv2d(config.c_image, c_cond * config.image_shuffle**2, 1) if inject else None
+            for inject in injected + injected[::-1]
         )
         self.embedding = nn.Sequential(
             nn.PixelUnshuffle(config.patch),
@@ -110,8 +124,7 @@ class UNet(nn.Module):
                 if mapper is not None:
                     factor = self.config.patch * 2 ** (i if i < levels else 2 * levels - 1 - i)
                     grid = (size[0] // factor, size[1] // factor)
-                    resized = F.interpolate(image.float(), grid, mode="bicubic", align_corners=True, antialias=True)
-                    maps[i] = mapper(resized.to(image.dtype))
+                    maps[i] = resized(mapper(image), self.config.image_shuffle, grid)
         return {"keys_values": keys_values, "maps": maps}
 
     def forward(self, x: Tensor, t: Tensor, condition: dict) -> tuple[Tensor, Tensor]:

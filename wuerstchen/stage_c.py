@@ -32,10 +32,12 @@ class StageC(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier everywhere but: N(0, 0.02) for the inputs and a zero output layer, so that at first A = B = 0."""
+        """Xavier everywhere but: N(0, 0.02) for the inputs (text: `text_std`) and a zero output layer, so that at first
+        A = B = 0."""
         xavier_(self)
-        for layer in (self.projection, self.cond_mapper[0], self.cond_mapper[-1]):
-            nn.init.normal_(layer.weight, std=0.02)
+        nn.init.normal_(self.projection.weight, std=0.02)
+        for layer in (self.cond_mapper[0], self.cond_mapper[-1]):
+            nn.init.normal_(layer.weight, std=self.config.text_std)
         nn.init.zeros_(self.out[1].weight)
         init_blocks_(self.blocks, self.config.depth)
 

@@ -128,7 +128,7 @@ def test_the_compressor_learns_to_be_read_and_then_stays(study, tmp_path):
     state = torch.load(out / "state" / "last.pt", weights_only=True)["modules"]
     task = make_task("b", preset("tiny"), study / "data", study / "latents", 0)
     fresh = task.modules.state_dict()
-    moved = [name for name, value in fresh.items() if "compressor.backbone" in name and (state[name] != value).any()]
+    moved = [name for name, value in fresh.items() if "compressor.mapper" in name and (state[name] != value).any()]
     assert moved and not any(key.startswith("readout") for key in weights.load(out / "model.safetensors")[0])
     task.modules.load_state_dict(state)
     late = task.losses(task.modules, torch.arange(4), torch.Generator(), 6)
@@ -146,10 +146,25 @@ def test_packed_text_is_the_text_at_its_places():
     stage_c, x, t = task.modules["stage_c"], torch.randn(3, 16, 3, 3), torch.rand(3)
     for block in stage_c.parameters():
         torch.nn.init.normal_(block, std=0.1)
-    text = torch.cat([task.text(torch.arange(2), None), torch.zeros(1, 40, 384)])
-    a, b = stage_c(x, t, stage_c.condition(text))
+    text = torch.cat([task.text(torch.arange(2), None), torch.zeros(1, 40, dtype=torch.long)])
+    a, b = stage_c(x, t, stage_c.condition(task.dense(text)))
     noise = task.predict(task.modules, x, t, text, None, None)
     assert torch.allclose(noise, (x - a) / ((1 - b).abs() + 1e-5), rtol=1e-3, atol=1e-4)
+
+
+def test_texts_are_short_long_or_empty_as_drawn(study):
+    """Each sample is trained with the tokens of its own short or long caption, or of the empty prompt."""
+    task = make_task("c", preset("tiny"), study / "data", study / "latents", 0)
+    tokens, _ = weights.load(study / "data" / "tokens.safetensors")
+    rows = torch.arange(8)
+    assert torch.equal(task.dense(task.text(rows, None)), tokens["captions"][rows].float())
+    given = {"captions": 0, "descriptions": 0, "null": 0}
+    for i in range(20):
+        drawn = task.dense(task.text(rows, torch.Generator().manual_seed(i)))
+        for row, text in zip(rows, drawn, strict=True):
+            own = [name for name in given if torch.equal(text, tokens[name][row if name != "null" else 0].float())]
+            given[own[0]] += 1
+    assert 0.6 < given["captions"] / 160 < 0.85 and given["descriptions"] > 20 and 0 < given["null"] < 30
 
 
 def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(study):
