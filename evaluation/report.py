@@ -55,14 +55,21 @@ DIFFERENCES = (
     (
         "Semantic Compressor",
         "EfficientNetV2-S",
-        "EfficientNet-Lite0 without its last two stages",
-        "the same reason; at 96 px the last stages have lost where things are and in which colour",
+        "first four stages of EfficientNet-Lite0, 4 x 4 positions of their map to each of the 3 x 3 latents",
+        "the same reason; at 96 px the later stages have lost where things are and in which colour",
     ),
     (
         "Training of the Semantic Compressor",
         "with Stage B, by its loss",
-        "also by a linear readout that must give the picture in small; after a fifth of the steps it stays as it is",
+        "its projection alone, also by a linear readout that must give the picture in small; after a seventh of the"
+        " steps it stays as it is",
         "through the denoising loss alone a short training teaches it next to nothing",
+    ),
+    (
+        "Compressor latents in Stage B",
+        "resized to each level but the finest, then mapped",
+        "mapped to 4 x 4 positions each, then resized, at all levels",
+        "a short training does not learn to make many positions of nine",
     ),
     (
         "Loss weight",

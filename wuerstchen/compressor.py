@@ -38,7 +38,7 @@ def efficientnet_lite(number: int, pretrained: bool = True) -> nn.Module:
 
 
 def _stages(config: CompressorConfig, pretrained: bool) -> nn.ModuleList:
-    """The first `config.stages` stages of the backbone; they end in `c_features` channels at stride 32."""
+    """The first `config.stages` stages of the backbone; they end in `c_features` channels at stride 32 / unshuffle."""
     if config.backbone == "efficientnet_lite0":
         net = efficientnet_lite(0, pretrained)
         stem, head = nn.Sequential(net.conv_stem, net.bn1), nn.Sequential(net.conv_head, net.bn2)
@@ -63,9 +63,8 @@ class SemanticCompressor(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = _stages(config, pretrained)
-        self.mapper = nn.Sequential(
-            nn.Conv2d(config.c_features * config.unshuffle**2, config.c_latent, 1, bias=False), nn.BatchNorm2d(config.c_latent)
-        )
+        c_in, c_out = config.c_features * config.unshuffle**2, config.c_latent
+        self.mapper = nn.Sequential(nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out))
         self.frozen = max(len(self.backbone) - config.trained_blocks, 0)
         self.backbone[: self.frozen].requires_grad_(False)
 

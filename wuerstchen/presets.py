@@ -194,9 +194,9 @@ def _emoji() -> Preset:
         text=text,
         stage_a=StageAConfig(bottleneck_blocks=2, width=64, codebook_size=1024, scale_factor=1.0),
         compressor=CompressorConfig(
-            # 16 numbers for each of 3x3 squares hold 85 % of the variance of an 8x8 thumbnail if a linear map makes them
-            # of what the first four stages give, 53 % of what seven give, and 24 % of the backbone's last map: that
-            # knows what is in a picture, and no longer where or in which colour.
+            # 16 numbers for each of 3x3 squares hold 85 % of the variance of an 8x8 thumbnail where a linear map makes
+            # them of what the first four stages give, 53 % after seven, and 24 % after the last: that knows what is in
+            # a picture, and no longer where or in which colour.
             backbone="efficientnet_lite0",
             c_features=40,
             input_size=96,
@@ -263,7 +263,7 @@ def _tiny() -> Preset:
         image_size=128,
         text=emoji.text,
         stage_a=StageAConfig(bottleneck_blocks=1, width=16, codebook_size=64, scale_factor=1.0),
-        compressor=emoji.compressor,
+        compressor=replace(emoji.compressor, trained_blocks=1),
         stage_b=UNetConfig(levels=("CT", "CTA"), inject_image=(False, True), **unet),
         stage_c=StageCConfig(width=32, c_text=384, depth=2, heads=2, dropout=0.0),
         baseline_ldm=UNetConfig(**{**unet, "heads": (2, 2)}, levels=("CtA",) * 2, c_image=0, inject_image=(False,) * 2),

@@ -227,6 +227,8 @@ def run(
             trainer.save(state, usage.snapshot(images=done * recipe.batch_size, steps=done, inherited=inherited))
             saved = time.monotonic()
         lap, lap_step = time.monotonic(), trainer.step
+    if not state.exists():  # the training that goes on here has spent the whole budget already
+        trainer.save(state, usage.snapshot(images=0, steps=0, inherited=inherited))
 
 
 def budget_flops(preset: Preset, item: str, words: int) -> int:
