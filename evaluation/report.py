@@ -161,7 +161,7 @@ def _sample(study: Study, prompts: str, row: dict, models: Sequence[str], scores
 def data_uri(png: bytes) -> str:
     """A picture for the page: the same pixels as lossless WebP where that is smaller than the PNG."""
     file = io.BytesIO()
-    decode(png).save(file, "WEBP", lossless=True, quality=100)
+    decode(png).save(file, "WEBP", lossless=True, quality=80)
     kind, data = min(("webp", file.getvalue()), ("png", png), key=lambda pair: len(pair[1]))
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 

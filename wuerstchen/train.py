@@ -20,6 +20,7 @@ from wuerstchen.blocks import AttentionBlock, ResBlock, TimestepBlock
 from wuerstchen.diffusion import LOSS_WEIGHTS, TIMESTEP_SAMPLING
 from wuerstchen.execution import autocast, can_compile, compile_blocks, native_precision
 from wuerstchen.files import atomic_path, sha256_file, sha256_text, write_json, write_text
+from wuerstchen.muon import Muon
 from wuerstchen.presets import Preset, Recipe, overridden, preset, to_dict
 from wuerstchen.seeds import derive, generator
 from wuerstchen.snapshots import Snapshots
@@ -53,19 +54,13 @@ def adamw(module: nn.Module, recipe: Recipe, slow: Iterable[nn.Parameter]) -> li
 
 
 def muon(module: nn.Module, recipe: Recipe, slow: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al., 2024) for the weight matrices of the repeated blocks, AdamW for all else.
-
-    Its updates are scaled to the size of AdamW's (Liu et al., 2025), so that both share a learning rate.
-    """
+    """Muon for the weight matrices of the repeated blocks, AdamW for all else; both share a learning rate."""
     blocks = (m for m in module.modules() if isinstance(m, ResBlock | TimestepBlock | AttentionBlock))
     matrices = list(dict.fromkeys(p for block in blocks for p in block.parameters() if p.dim() == 2))
     taken = {id(p) for p in matrices}
     rest = (p for p in module.parameters() if p.requires_grad and id(p) not in taken)
     group = {"params": matrices, "factor": 1.0}
-    orthogonal = torch.optim.Muon(
-        [group], lr=recipe.learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
-    return [_adamw(rest, recipe, slow), orthogonal]
+    return [_adamw(rest, recipe, slow), Muon([group], recipe.learning_rate, recipe.weight_decay)]
 
 
 def _adamw(params: Iterable[nn.Parameter], r: Recipe, slow: Iterable[nn.Parameter]) -> torch.optim.AdamW:

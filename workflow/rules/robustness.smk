@@ -11,6 +11,7 @@ rule robustness_scores:
         "results/{study}/logs/robustness/{set}.log",
     benchmark:
         "results/{study}/benchmarks/robustness_scores/{set}.tsv"
+    priority: 3
     conda:
         "../../environment.yml"
     threads: 1

@@ -13,6 +13,7 @@ rule sample:
         "results/{study}/logs/images/{model}/{shard}.log",
     benchmark:
         "results/{study}/benchmarks/sample/{model}/{shard}.tsv"
+    priority: 4
     wildcard_constraints:
         model="|".join(config["models"]),
     conda:
@@ -45,6 +46,7 @@ use rule sample as real_pictures with:
         "results/{study}/logs/images/{model}/{prompts}/{shard}.log",
     benchmark:
         "results/{study}/benchmarks/real_pictures/{model}/{prompts}/{shard}.tsv"
+    priority: 3
     wildcard_constraints:
         model="|".join(["real", *CEILINGS]),
         prompts="|".join(WITH_PICTURES),

@@ -39,6 +39,7 @@ use rule features as features_of_real with:
         "results/{study}/logs/features/real.log",
     benchmark:
         "results/{study}/benchmarks/features_of_real/real.tsv"
+    priority: 3
     params:
         of=f"--of {STUDY}/features/pictures.npz {STUDY}/data/pictures.zip {features_of(REAL)}",
 
@@ -153,6 +154,7 @@ rule curve_features:
         "results/{study}/logs/features/snapshots.log",
     benchmark:
         "results/{study}/benchmarks/curve_features/curve.tsv"
+    priority: 3
     conda:
         "../../environment.yml"
     threads: 1
@@ -212,6 +214,7 @@ rule scorer:
         "results/{study}/logs/scorer.log",
     benchmark:
         "results/{study}/benchmarks/scorer/scorer.tsv"
+    priority: 4
     conda:
         "../../environment.yml"
     threads: 1

@@ -1,5 +1,6 @@
 # The three stages and the two baselines, with what each needs computed once beforehand. The stages go first (priority),
 # since each waits for the one before; then the baselines; all the rest can run beside them.
+# What takes long of that goes first too, so that no core is idle at the end.
 # A run that was cut off goes on from train/<stage>/state/, which is no output: Snakemake would delete it. Snapshots are
 # kept in there too until the training has ended.
 
