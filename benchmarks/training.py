@@ -20,6 +20,7 @@ from benchmarks.measure import MATRIX_GFLOP, OURS, PLAIN, matrix_products, media
 from wuerstchen.diffusion import predicted_noise_c
 from wuerstchen.execution import can_compile, compile_blocks, native_precision
 from wuerstchen.files import sha256_file, write_jsonl
+from wuerstchen.muon import Muon
 from wuerstchen.presets import Preset, preset
 from wuerstchen.seeds import generator
 from wuerstchen.shards import write_shard
@@ -107,12 +108,23 @@ def _contiguous(module: nn.Module, inputs: tuple) -> tuple:
     return tuple(x.contiguous() if isinstance(x, Tensor) else x for x in inputs)
 
 
+def torchs(optimiser: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser itself, or torch's Muon in the place of ours, which has not stepped yet."""
+    if not isinstance(optimiser, Muon):
+        return optimiser
+    keys = ("params", "factor", "lr", "weight_decay", "momentum")
+    groups = [{key: group[key] for key in keys} for group in optimiser.param_groups]
+    return torch.optim.Muon(groups, adjust_lr_fn="match_rms_adamw")
+
+
 def make_trainer(way: str, stage: str, preset: Preset, data: Path, first: int) -> Trainer:
     """A training of a stage at its step `first`, but with fresh weights, that is run in one of the ways."""
     task = make_task(stage, preset, data, dense=way in PLAIN)
     plain = replace(task.recipe, precision="fp32", compiled=False)
     trainer = Trainer(task, plain if way in PLAIN else task.recipe, 0, stage, "")
     trainer.step = first
+    if way in PLAIN:
+        trainer.optimisers = [torchs(optimiser) for optimiser in trainer.optimisers]
     if way == PLAIN[0]:
         to_nchw(trainer)
     if trainer.recipe.compiled and can_compile():

@@ -61,8 +61,8 @@ DIFFERENCES = (
     (
         "Training of the Semantic Compressor",
         "with Stage B, by its loss",
-        "its projection alone, also by a linear readout that must give the picture in small; after a seventh of the"
-        " steps it stays as it is",
+        "its projection alone, before Stage B: by least squares, to hold what a linear map needs to give the picture"
+        " in small",
         "through the denoising loss alone a short training teaches it next to nothing",
     ),
     (

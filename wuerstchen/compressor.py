@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from wuerstchen.presets import CompressorConfig
 
+RIDGE = 1e-2  # of the mean variance of what is regressed on
+
 
 def load_by_order(model: nn.Module, path: str | Path) -> None:
     """Load a checkpoint whose tensors come in the order of the model's, under other names.
@@ -98,10 +100,40 @@ class SemanticCompressor(nn.Module):
         CPUs the gradient of a 5x5 depthwise convolution takes twenty times as long.
         """
         with torch.autocast(x.device.type, enabled=False):
-            x = x.float()
-            for stage in self.backbone[self.frozen :]:
-                x = stage(x)
-            return self.mapper(F.pixel_unshuffle(x, self.config.unshuffle))
+            return self.mapper(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What is projected to the latents, (n, c_features * unshuffle^2, h, w), from the output of `trunk`."""
+        x = x.float()
+        for stage in self.backbone[self.frozen :]:
+            x = stage(x)
+        return F.pixel_unshuffle(x, self.config.unshuffle)
+
+    @torch.no_grad()
+    def fit(self, trunk: Tensor, pictures: Tensor) -> None:
+        """Start with the projection from which a linear map tells the most of pictures in small.
+
+        trunk: output of `trunk`, (n, ...); pictures: (n, c, k * h, k * w) for latents of h x w, so that k x k pixels
+        belong to each. Reduced-rank regression (Izenman, 1975) over all positions; the channels come out uncorrelated.
+        """
+        n, sums, products = 0, 0.0, 0.0
+        for some, small in zip(trunk.split(64), pictures.split(64), strict=True):
+            x = self.features(some)
+            y = F.pixel_unshuffle(small, small.shape[-1] // x.shape[-1])
+            both = torch.cat([x, y], 1).permute(0, 2, 3, 1).flatten(0, 2).double()
+            n, sums, products = n + len(both), sums + both.sum(0), products + both.T @ both
+        mean = sums / n
+        covariance = products / n - mean.outer(mean)
+        c = self.mapper[0].in_channels
+        of_features = covariance[:c, :c]
+        ridged = of_features + RIDGE * of_features.diagonal().mean() * torch.eye(c)
+        regression = torch.linalg.solve(ridged, covariance[:c, c:])
+        told = regression.T @ of_features @ regression  # covariance of what the regression tells
+        weight = regression @ torch.linalg.eigh(told).eigenvectors[:, -self.config.c_latent :]
+        projection, norm = self.mapper
+        projection.weight.copy_(weight.T[:, :, None, None])
+        norm.running_mean.copy_(mean[:c] @ weight)
+        norm.running_var.copy_((weight * (of_features @ weight)).sum(0))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.trunk(images))

@@ -127,7 +127,7 @@ class DiffusionRecipe(Recipe):
     noise_image: float = 0.3  # Stage B: share of compressor latents that are noised, by up to t = `noise_image_until`
     noise_image_until: float = 0.5
     compressor_steps: int = 10**9  # Stage B: steps in which the compressor is trained too; then it stays as it is
-    readout: float = 0.0  # Stage B: weight of the readout loss that teaches the compressor directly; 0: the paper's way
+    fit_compressor: bool = False  # Stage B: the compressor's projection starts fitted to small pictures, not at random
     long_captions: float = 0.25  # share of samples that are trained with the long caption
 
 
@@ -239,7 +239,7 @@ def _emoji() -> Preset:
             ),
             "b": DiffusionRecipe(
                 steps=1100, batch_size=16, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
-                loss_weight="velocity", validate_every=300, readout=2.0, compressor_steps=150,
+                loss_weight="velocity", validate_every=300, fit_compressor=True, compressor_steps=0,
             ),
             "c": DiffusionRecipe(
                 steps=1600, batch_size=64, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
@@ -280,7 +280,7 @@ def _tiny() -> Preset:
                 **fast,
             ),
             "b": DiffusionRecipe(
-                steps=12, batch_size=8, loss_weight="none", readout=1.0, compressor_steps=6, **diffusion
+                steps=12, batch_size=8, loss_weight="none", fit_compressor=True, compressor_steps=6, **diffusion
             ),
             "c": DiffusionRecipe(steps=12, batch_size=16, **diffusion),
             "baseline-ldm": DiffusionRecipe(steps=0, batch_size=8, **diffusion),

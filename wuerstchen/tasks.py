@@ -29,7 +29,7 @@ from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
 
 Losses = dict[str, Tensor]
-READOUT = 8  # side of the pooled latents that the readout loss reads
+SMALL = 4  # pixels a side, in a small copy of the picture, that belong to one of the compressor's latents
 
 
 def read_rows(path: Path, rows: list[dict]) -> tuple[dict[str, Tensor], dict]:
@@ -46,7 +46,9 @@ class Task:
     modules: nn.ModuleDict
     n: int  # training samples
     columns: tuple[str, ...] = ("loss",)
-    scaffolding: tuple[str, ...] = ()  # names of modules that only training needs
+
+    def start(self) -> None:
+        """Set up what fresh networks take from the data."""
 
     def losses(self, modules: nn.ModuleDict, rows: Tensor, random: torch.Generator, step: int) -> Losses:
         """Losses of the training rows (indices below `n`) under `modules`; "loss" is what is minimised."""
@@ -262,10 +264,6 @@ class DiffusionTask(Task):
         noised nor dropped."""
         raise NotImplementedError
 
-    def auxiliary(self, modules: nn.ModuleDict, image: Tensor | None, clean: Tensor, step: int) -> Losses:
-        """Further losses with their weight already in them; they are added to "loss"."""
-        return {}
-
     @property
     def words(self) -> int:
         """Tokens of a caption, averaged as training draws short and long ones, rounded up."""
@@ -293,9 +291,7 @@ class DiffusionTask(Task):
         noised = self.schedule.add_noise(clean, t, noise).contiguous(memory_format=torch.channels_last)
         image = self.image(modules, rows, step)
         predicted = self.predict(modules, noised, t, self.text(rows, random), image, random)
-        auxiliary = self.auxiliary(modules, image, clean, step)
-        loss = noise_loss(predicted, noise, self.weight(self.schedule.alpha_bar(t)))
-        return {"loss": sum(auxiliary.values(), loss), **auxiliary}
+        return {"loss": noise_loss(predicted, noise, self.weight(self.schedule.alpha_bar(t)))}
 
     def validation_loss(self, modules: nn.ModuleDict) -> float:
         """Unweighted loss at evenly spaced timesteps."""
@@ -313,14 +309,20 @@ class StageBTask(DiffusionTask):
     """Stage B with the Semantic Compressor, trained together (3.1)."""
 
     def networks(self) -> nn.ModuleDict:
-        config, size = self.preset.compressor, self.preset.compressed_size
         self.compressed: Tensor | None = None
-        compressor = SemanticCompressor(config, pretrained=True)
-        modules = nn.ModuleDict({"stage_b": UNet(self.preset.stage_b), "compressor": compressor})
-        if self.recipe.readout:
-            self.columns, self.scaffolding = ("loss", "readout"), ("readout",)
-            modules["readout"] = nn.Linear(config.c_latent * size**2, self.preset.stage_a.c_latent * READOUT**2)
-        return modules
+        compressor = SemanticCompressor(self.preset.compressor, pretrained=True)
+        return nn.ModuleDict({"stage_b": UNet(self.preset.stage_b), "compressor": compressor})
+
+    def start(self) -> None:
+        """Fit the compressor, if the recipe asks for it, to a small copy of the pictures (Stage A latents, pooled).
+
+        Through the denoising loss alone a short training teaches it next to nothing.
+        """
+        if self.recipe.fit_compressor:
+            small = F.adaptive_avg_pool2d(
+                self.latents["a"][self.train_rows].float(), SMALL * self.preset.compressed_size
+            )
+            self.modules["compressor"].fit(self.latents["trunk"][self.train_rows].float(), small)
 
     def targets(self, modules: nn.ModuleDict, rows: Tensor) -> Tensor:
         return self.latents["a"][rows].float()
@@ -345,16 +347,6 @@ class StageBTask(DiffusionTask):
         """Compressor latents from the precomputed output of its frozen stages."""
         trunk = self.latents["trunk"][rows].float().contiguous(memory_format=torch.channels_last)
         return compressor.head(trunk).float()
-
-    def auxiliary(self, modules: nn.ModuleDict, image: Tensor | None, clean: Tensor, step: int) -> Losses:
-        """How badly a linear map reads a small copy of the picture (Stage A latents, pooled) from the latents.
-
-        Through the denoising loss alone a short training teaches the compressor next to nothing.
-        """
-        if not self.recipe.readout or step >= self.recipe.compressor_steps:
-            return {}
-        thumbnail = F.adaptive_avg_pool2d(clean, READOUT).flatten(1)
-        return {"readout": self.recipe.readout * F.mse_loss(modules["readout"](image.flatten(1)).float(), thumbnail)}
 
     def predict(self, modules, noised, t, text, image, random):
         if random is not None:

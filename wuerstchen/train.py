@@ -82,6 +82,7 @@ class Trainer:
     def __init__(self, task: Task, recipe: Recipe, seed: int, stage: str, signature: str):
         self.task, self.recipe, self.seed, self.stage, self.signature = task, recipe, seed, stage, signature
         self.step, self.history = 0, []
+        task.start()
         task.modules.to(memory_format=torch.channels_last).train()
         self.averaged = copy.deepcopy(task.modules).eval().requires_grad_(False)
         self.optimisers = OPTIMISERS[recipe.optimiser](task.modules, recipe, task.pretrained())
@@ -316,9 +317,6 @@ def train(
     elif recipe.compiled:
         print("no g++ or no Python headers: the networks run uncompiled, two to three times slower", file=sys.stderr)
 
-    def kept(modules: nn.ModuleDict) -> nn.ModuleDict:
-        return nn.ModuleDict({name: module for name, module in modules.items() if name not in task.scaffolding})
-
     def checkpoint(path: Path) -> None:
         metadata = {
             "preset": chosen.name,
@@ -331,7 +329,7 @@ def train(
             "precision": native_precision(recipe.precision),
             **task.metadata(trainer.averaged),
         }
-        weights.save(path, kept(trainer.averaged).state_dict(), metadata)
+        weights.save(path, trainer.averaged.state_dict(), metadata)
 
     with Usage.resume(previous, "cpu") as usage:
         run(trainer, steps, state, usage, inherited, snapshots, checkpoint)
@@ -344,7 +342,7 @@ def train(
         used
         | {
             "stage": stage,
-            "parameters": weights.parameters(kept(task.modules)),
+            "parameters": weights.parameters(task.modules),
             "train_flops": flops,
             "batch_size": recipe.batch_size,
             "steps": steps,
