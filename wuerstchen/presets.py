@@ -238,12 +238,12 @@ def _emoji() -> Preset:
                 discriminator_width=128, discriminator_depth=4, revive_codes_every=20, validate_every=150,
             ),
             "b": DiffusionRecipe(
-                steps=1100, batch_size=16, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
-                loss_weight="velocity", validate_every=300, fit_compressor=True, compressor_steps=0,
+                steps=550, batch_size=32, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
+                loss_weight="velocity", validate_every=150, fit_compressor=True, compressor_steps=0,
             ),
             "c": DiffusionRecipe(
-                steps=1600, batch_size=64, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
-                loss_weight="velocity", validate_every=300,
+                steps=1000, batch_size=128, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
+                loss_weight="velocity", validate_every=250,
             ),
             "baseline-ldm": DiffusionRecipe(
                 steps=0, batch_size=16, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
