@@ -41,8 +41,8 @@ def choices_table(record: dict[str, Any] | NotRun) -> Table:
     notes = [
         f"{record['n']} captions of the validation split, on whose pictures nothing was trained; guessing gives "
         f"{percent(record['chance_at_10'])}. One value was varied at a time, all else stayed at (base).",
-        "Chosen: the largest recall; in a tie the base, else the first. Intervals cover which captions were drawn, not "
-        "another training: “overlaps” means that this sweep does not tell the value from the chosen one.",
+        "Kept: the base, unless the interval of the largest recall lies above its own; then that value is chosen."
+        " Intervals cover which captions were drawn, not another training: the sweep does not tell apart what overlaps.",
         "Validation loss: unweighted error of the predicted noise; comparable between the values of one stage.",
         f"Run once, {record['date']}, on {record['device']}, at commit {record['commit']}; to run it again: "
         f"{record['command']}",
@@ -51,16 +51,14 @@ def choices_table(record: dict[str, Any] | NotRun) -> Table:
 
 
 def _rows(title: str, setting: dict[str, Any]) -> list[Record]:
-    largest = max(row["at_10"] for row in setting["values"])
-    best = [row for row in setting["values"] if row["at_10"] == largest]
-    chosen = next((row for row in best if row["own"]), best[0])
+    base = next(row for row in setting["values"] if row["own"])
+    largest = max(setting["values"], key=lambda row: row["at_10"])
+    chosen = base if base["interval_at_10"][1] >= largest["interval_at_10"][0] else largest
     rows = []
     for row in setting["values"]:
         low, high = row["interval_at_10"]
         if row is chosen:
-            verdict = "chosen" if len(best) == 1 else "chosen, tie"
-        elif row in best:
-            verdict = "tie"
+            verdict = "kept" if row is base else "chosen"
         else:
             verdict = "overlaps" if high >= chosen["interval_at_10"][0] else "below"
         rows.append(

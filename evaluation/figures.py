@@ -19,7 +19,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from evaluation import published
-from evaluation.results import SETS, SHOWN, NotRun, Study, decode, model_name
+from evaluation.results import SETS, SHOWN, NotRun, Study, decode, model_name, run
 from wuerstchen.files import atomic_path
 
 STYLE = Path(__file__).with_name("matplotlibrc")
@@ -365,15 +365,9 @@ def draw(study: Study, name: str, prefix: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="One figure of a study, as pdf and png.")
-    parser.add_argument("--study-dir", type=Path, required=True)
-    parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--figure", choices=list(FIGURES), required=True)
     parser.add_argument("--out-prefix", required=True, help="path without suffix; .pdf and .png are written")
-    options = parser.parse_args(argv)
-    try:
-        draw(Study.open(options.study_dir, options.config), options.figure, options.out_prefix)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+    run(lambda study, options: draw(study, options.figure, options.out_prefix), parser, argv)
 
 
 if __name__ == "__main__":

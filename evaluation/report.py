@@ -23,7 +23,7 @@ from evaluation.findings import duration, energy, headlines, mass
 from evaluation.intervals import COVERS
 from evaluation.preference import read_scores
 from evaluation.printing import Printed, Table, percent, printed, significant
-from evaluation.results import SCORES, SETS, NotRun, Study, decode, model_name
+from evaluation.results import SCORES, SETS, NotRun, Study, decode, model_name, run
 from evaluation.tables import recall_table, scores_table, table1, table2, table3
 from evaluation.trainings import coverage
 from evaluation.verdicts import WORDS, Grid, grids
@@ -315,15 +315,9 @@ def page(study: Study, sweep: Path | None = None) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The whole study on one self-contained page.")
-    parser.add_argument("--study-dir", type=Path, required=True)
-    parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--sweep", type=Path, help="record of what was chosen on the validation split, if there is one")
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args(argv)
-    try:
-        write_text(options.out, page(Study.open(options.study_dir, options.config), options.sweep))
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+    run(lambda study, options: write_text(options.out, page(study, options.sweep)), parser, argv)
 
 
 if __name__ == "__main__":

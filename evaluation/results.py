@@ -3,10 +3,11 @@
 Nothing here measures or computes. What is absent is `NotRun` with the reason, so that no reader mistakes it for zero.
 """
 
+import argparse
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -187,3 +188,16 @@ def decode(png: bytes) -> Image.Image:
 def model_name(model: str) -> str:
     """The name to print for a model id; an id without one is its own name."""
     return MODEL_NAMES.get(model, model)
+
+
+def run(
+    work: Callable[[Study, argparse.Namespace], None], parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> None:
+    """Do `work` on the study that --study-dir and --config name; a ValueError ends the program with one line."""
+    parser.add_argument("--study-dir", type=Path, required=True)
+    parser.add_argument("--config", type=Path, required=True)
+    options = parser.parse_args(argv)
+    try:
+        work(Study.open(options.study_dir, options.config), options)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None

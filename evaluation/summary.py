@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.results import SCORES, NotRun, Study
+from evaluation.results import SCORES, NotRun, Study, run
 from evaluation.trainings import Number, over_trainings, recall_value, score_value, win_rate
 from wuerstchen.files import write_json
 
@@ -171,14 +171,8 @@ def _versions(study: Study, scores: dict) -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Every headline number of a study in one JSON file.")
-    parser.add_argument("--study-dir", type=Path, required=True)
-    parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args(argv)
-    try:
-        write_json(options.out, summarise(Study.open(options.study_dir, options.config)))
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+    run(lambda study, options: write_json(options.out, summarise(study)), parser, argv)
 
 
 if __name__ == "__main__":

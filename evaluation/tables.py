@@ -7,7 +7,6 @@ A table is built from the score files of a study alone: nothing is measured agai
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from evaluation import published
 from evaluation.printing import (
@@ -28,7 +27,7 @@ from evaluation.printing import (
     to_markdown,
     with_interval,
 )
-from evaluation.results import SCORES, STAGES, NotRun, Study, model_name
+from evaluation.results import SCORES, STAGES, NotRun, Study, model_name, run
 from evaluation.trainings import Number, coverage, over_trainings, recall_value, score_value, win_rate
 from wuerstchen.files import write_text
 
@@ -459,17 +458,15 @@ TABLES = {"1": table1, "2": table2, "3": table3}
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="One of the paper's tables with ours beside it, as csv, md and tex.")
-    parser.add_argument("--study-dir", type=Path, required=True)
-    parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--table", choices=sorted(TABLES), required=True)
     parser.add_argument("--out-prefix", required=True, help="path without suffix; .csv, .md and .tex are written")
-    options = parser.parse_args(argv)
-    try:
-        table = TABLES[options.table](Study.open(options.study_dir, options.config))
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
-    for suffix, form in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
-        write_text(f"{options.out_prefix}.{suffix}", form(table))
+
+    def work(study: Study, options: argparse.Namespace) -> None:
+        table = TABLES[options.table](study)
+        for suffix, form in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
+            write_text(f"{options.out_prefix}.{suffix}", form(table))
+
+    run(work, parser, argv)
 
 
 if __name__ == "__main__":
