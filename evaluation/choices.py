@@ -42,7 +42,7 @@ def choices_table(record: dict[str, Any] | NotRun) -> Table:
         f"{record['n']} captions of the validation split, on whose pictures nothing was trained; guessing gives "
         f"{percent(record['chance_at_10'])}. One value was varied at a time, all else stayed at (base).",
         "Kept: the base, unless the interval of the largest recall lies above its own; then that value is chosen."
-        " Intervals cover which captions were drawn, not another training: the sweep does not tell apart what overlaps.",
+        " Intervals cover which captions were drawn, not another training; what overlaps is not told apart.",
         "Validation loss: unweighted error of the predicted noise; comparable between the values of one stage.",
         f"Run once, {record['date']}, on {record['device']}, at commit {record['commit']}; to run it again: "
         f"{record['command']}",
