@@ -86,7 +86,7 @@ class PreferenceModel:
         return vectors
 
     def embed_images(
-        self, images: Iterable[tuple[str, np.ndarray]], total: int | None = None, batch_size: int = 8
+        self, images: Iterable[tuple[str, np.ndarray]], total: int | None = None, batch_size: int = 16
     ) -> dict[str, np.ndarray]:
         """Unit float32 vectors (d,) by id, of (id, uint8 RGB (height, width, 3)) pairs."""
         import torch

@@ -23,7 +23,7 @@ from wuerstchen.files import write_json
 from wuerstchen.progress import progress
 
 PREPROCESSING = "none-128"
-CHUNK = 8
+CHUNK = 16
 
 
 def manipulated_features(

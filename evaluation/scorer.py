@@ -215,10 +215,11 @@ def image_features(model: nn.Module, pictures: Iterator[tuple[str, np.ndarray]],
     part: list[tuple[str, Tensor]] = []
 
     def flush() -> None:
-        # Eight pictures at a time: their maps fit the caches, which halves the time of a larger batch.
+        # Eight pictures, twice: their maps fit the caches, which halves the time of a larger batch.
         pixels = torch.stack([pixels for _, pixels in part])
-        both = [model.visual.pooled(x.contiguous(memory_format=torch.channels_last)) for x in (pixels, pixels.flip(3))]
-        features.update(zip((name for name, _ in part), torch.stack(both, 1), strict=True))
+        both = torch.cat([pixels, pixels.flip(3)]).contiguous(memory_format=torch.channels_last)
+        pooled = model.visual.pooled(both).chunk(2)
+        features.update(zip((name for name, _ in part), torch.stack(pooled, 1), strict=True))
         bar.update(len(part))
         part.clear()
 
