@@ -8,10 +8,10 @@ from glob import glob
 from os.path import relpath
 
 from workflow.code import sources
-from workflow.settings import shard_count, source_flags, source_state, use_this_python
+from workflow.settings import set_job_environment, shard_count, source_flags, source_state
 from wuerstchen.presets import overridden, preset
 
-use_this_python()
+set_job_environment()
 
 # Ceilings are what the best possible model could reach; a folder of pictures has no second artist.
 RECONSTRUCTED = ["ceiling-stage-a", "ceiling-compressor"]

@@ -99,7 +99,7 @@ rule report:
     conda:
         "../../environment.yml"
     params:
-        sweep=SWEPT,
+        sweep=f"--sweep {SWEPT}",
     shell:
         "python -m evaluation.report --study-dir results/{wildcards.study} --config {input.config}"
-        " --sweep {params.sweep} --out {output} > {log} 2>&1"
+        " {params.sweep} --out {output} > {log} 2>&1"

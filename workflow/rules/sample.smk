@@ -13,9 +13,9 @@ rule sample:
         "results/{study}/logs/images/{model}/{shard}.log",
     benchmark:
         "results/{study}/benchmarks/sample/{model}/{shard}.tsv"
-    priority: 4
     wildcard_constraints:
         model="|".join(config["models"]),
+    priority: 4
     conda:
         "../../environment.yml"
     threads: 1
@@ -46,9 +46,9 @@ use rule sample as real_pictures with:
         "results/{study}/logs/images/{model}/{prompts}/{shard}.log",
     benchmark:
         "results/{study}/benchmarks/real_pictures/{model}/{prompts}/{shard}.tsv"
-    priority: 3
     wildcard_constraints:
         model="|".join(["real", *CEILINGS]),
         prompts="|".join(WITH_PICTURES),
+    priority: 3
     params:
         sampling=lambda wildcards, input: f"{sampling_flags(wildcards)} --pictures {input.pictures}",
