@@ -60,21 +60,23 @@ class ClipText(nn.Module):
 
 
 def from_hugging_face(config: ClipConfig, tensors: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
-    """A state dict of `ClipText` from one of transformers' CLIPTextModel, as its files have it (`text_model.`).
+    """A state dict of `ClipText` from one of transformers' CLIPTextModel.
 
-    Raises ValueError that names the first tensor that is missing or extra.
+    Released files have `text_model.` before every name, those of transformers 5 have nothing. Raises ValueError that
+    names the first tensor that is missing or extra.
     """
     tensors = dict(tensors)
-    tensors.pop("text_model.embeddings.position_ids", None)  # old files carry the numbers 0 to 76
+    prefix = "text_model." if any(name.startswith("text_model.") for name in tensors) else ""
+    tensors.pop(f"{prefix}embeddings.position_ids", None)  # old files carry the numbers 0 to 76
 
     def take(name: str) -> Tensor:
-        if name not in tensors:
-            raise ValueError(f"{source}: tensor {name} is missing")
-        return tensors.pop(name)
+        if prefix + name not in tensors:
+            raise ValueError(f"{source}: tensor {prefix}{name} is missing")
+        return tensors.pop(prefix + name)
 
     state = {
-        "words.weight": take("text_model.embeddings.token_embedding.weight"),
-        "positions.weight": take("text_model.embeddings.position_embedding.weight"),
+        "words.weight": take("embeddings.token_embedding.weight"),
+        "positions.weight": take("embeddings.position_embedding.weight"),
     }
     parts = {
         "self_attn.out_proj": "self_attn.out_proj",
@@ -85,12 +87,12 @@ def from_hugging_face(config: ClipConfig, tensors: Mapping[str, Tensor], source:
     }
     for kind in ("weight", "bias"):
         for i in range(config.depth):
-            theirs = f"text_model.encoder.layers.{i}"
+            theirs = f"encoder.layers.{i}"
             qkv = [take(f"{theirs}.self_attn.{part}_proj.{kind}") for part in "qkv"]
             state[f"layers.{i}.self_attn.in_proj_{kind}"] = torch.cat(qkv)
             for ours, name in parts.items():
                 state[f"layers.{i}.{ours}.{kind}"] = take(f"{theirs}.{name}.{kind}")
-        state[f"norm.{kind}"] = take(f"text_model.final_layer_norm.{kind}")
+        state[f"norm.{kind}"] = take(f"final_layer_norm.{kind}")
     if tensors:
         raise ValueError(f"{source}: tensor {min(tensors)} is extra ({len(tensors)} in all)")
     return state
