@@ -70,6 +70,8 @@ def load(source: str | Path, dtype: torch.dtype = torch.float32, device: str = "
         return load_diffusers(Path(source), dtype, device)
     elif Path(source).is_dir():
         chosen, files = preset("released-v2"), authors_files(Path(source))
+    elif str(source) == "released-v1":
+        raise ValueError("model: released-v1's Stage B is a token model, which no class here holds; see load_part")
     else:
         raise ValueError(f"model: {str(source)!r} is neither a folder nor one of {', '.join(PUBLISHED)}")
     return build(
