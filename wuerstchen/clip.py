@@ -16,7 +16,7 @@ from wuerstchen import weights
 from wuerstchen.assets import locate
 from wuerstchen.presets import TextConfig
 from wuerstchen.progress import progress
-from wuerstchen.text import Encoder
+from wuerstchen.text import TextEncoder
 
 END = "<|endoftext|>"
 
@@ -98,7 +98,7 @@ def from_hugging_face(config: ClipConfig, tensors: Mapping[str, Tensor], source:
     return state
 
 
-class Clip(Encoder):
+class Clip(TextEncoder):
     """Unpooled tokens of CLIP's text encoder. Padding is the end mark: what the networks see there was trained so."""
 
     def __init__(self, config: TextConfig, model: ClipText, tokenizer: Path):

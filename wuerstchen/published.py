@@ -18,7 +18,7 @@ from wuerstchen.stage_a import StageA
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
 from wuerstchen.tasks import latent_scaling
-from wuerstchen.text import Encoder
+from wuerstchen.text import TextEncoder
 
 
 @dataclass
@@ -29,8 +29,8 @@ class Networks:
     stage_a: StageA
     stage_b: UNet
     stage_c: StageC
-    text_b: Encoder
-    text_c: Encoder
+    text_b: TextEncoder
+    text_c: TextEncoder
     scaling: dict
     """How Stage C's latents are scaled, as `tasks.latent_scaling` gives it."""
     compressor: SemanticCompressor | None
@@ -82,8 +82,8 @@ def load(source: str | Path, dtype: torch.dtype = torch.float32, device: str = "
 def build(
     chosen: Preset,
     files: Mapping[str, Path],
-    text_b: Encoder,
-    text_c: Encoder,
+    text_b: TextEncoder,
+    text_c: TextEncoder,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> Networks:

@@ -63,7 +63,7 @@ class BertEncoder(nn.Module):
         return x
 
 
-class Encoder:
+class TextEncoder:
     """What all text encoders share: a tokenizer, and prompts cut to a length."""
 
     def __init__(self, config: TextConfig, tokenizer: Tokenizer):
@@ -89,7 +89,7 @@ class Encoder:
         return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
 
 
-class MiniLM(Encoder):
+class MiniLM(TextEncoder):
     """Unpooled last-layer tokens of all-MiniLM-L6-v2, from its pip package; positions after the end are zero."""
 
     def __init__(self, config: TextConfig):
@@ -122,7 +122,7 @@ class MiniLM(Encoder):
         return tokens.clone()
 
 
-def text_encoder(config: TextConfig) -> Encoder:
+def text_encoder(config: TextConfig) -> TextEncoder:
     """The text encoder that a preset names: minilm, clip-h or clip-bigg. Raises ValueError for another one."""
     if config.encoder == "minilm":
         return MiniLM(config)
