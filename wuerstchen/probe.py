@@ -1,4 +1,4 @@
-"""The probe decoder: pictures straight from the Semantic Compressor's latents, to see what Stage C decides (appendix D)."""
+"""The probe decoder: pictures straight from the compressor's latents, to see what Stage C decides (appendix D)."""
 
 from torch import Tensor, nn
 
