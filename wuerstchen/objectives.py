@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wuerstchen.compressor import SemanticCompressor
+from wuerstchen.conditions import DRAWS, disturbed
 from wuerstchen.diffusion import (
     LOSS_WEIGHTS,
     OBJECTIVES,
@@ -23,10 +24,10 @@ from wuerstchen.diffusion import (
 from wuerstchen.perceptual import perceptual_loss
 from wuerstchen.precompute import load_compressor, load_stage_a
 from wuerstchen.presets import Phase, Preset, TextConfig, to_dict
+from wuerstchen.scaling import latent_scaling, scale_latents
 from wuerstchen.stage_a import Discriminator, StageA
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
-from wuerstchen.tasks import latent_scaling, scale_latents
 from wuerstchen.text import text_encoder
 from wuerstchen.webdata import View
 
@@ -134,10 +135,6 @@ class DiffusionObjective(Objective):
         self.encoder = text_encoder(text) if text else None
         self.null = (self.encoder.encode([""]) if text else null).to(device).float()
 
-    def uniform(self, n: int, per: str, random: torch.Generator) -> Tensor:
-        """Uniform draws that decide what is dropped, (n,): one for each sample, or one for the whole batch."""
-        return torch.rand(1 if per == "batch" else n, generator=random, device=self.device).expand(n)
-
     def tokens(self, batch: dict) -> Tensor:
         """Text tokens (n, l, d), precomputed or encoded now."""
         if self.encoder is None:
@@ -149,8 +146,8 @@ class DiffusionObjective(Objective):
         t = self.timesteps(torch.rand(n, generator=random, device=self.device))
         noise = torch.randn(clean.shape, generator=random, device=self.device)
         noised = self.schedule.add_noise(clean, t, noise).contiguous(memory_format=torch.channels_last)
-        dropped = self.uniform(n, self.recipe.drop_text_per, random) < self.recipe.drop_text
-        text = torch.where(dropped[:, None, None], self.null, inputs["tokens"])
+        draw = DRAWS[self.recipe.drop_text_per](torch.rand(n, generator=random, device=self.device))
+        text = torch.where((draw < self.recipe.drop_text)[:, None, None], self.null, inputs["tokens"])
         predicted = self.predict(noised, t, text, inputs, random)
         return {"loss": noise_loss(predicted, noise, self.weight(self.schedule.alpha_bar(t)))}
 
@@ -208,19 +205,10 @@ class StageBObjective(DiffusionObjective):
             image = compressed(self.networks["compressor"], self.preset, inputs["images"])
         else:
             image = inputs["image"]
-        image = self.disturbed(image.float(), random)
+        image = disturbed(image.float(), self.recipe, self.schedule, random)
         stage_b = self.networks["stage_b"]
         a, b = stage_b(noised, t, stage_b.condition(text, image, noised.shape[-2:]))
         return OBJECTIVES[self.preset.stage_b.objective](noised, a, b)
-
-    def disturbed(self, image: Tensor, random: torch.Generator) -> Tensor:
-        """Compressor latents (n, c, h, w), some replaced by zeros and some noised (3.1)."""
-        recipe, n = self.recipe, len(image)
-        u = self.uniform(n, recipe.drop_image_per, random)[:, None, None, None]
-        until = torch.rand(n, generator=random, device=self.device) * recipe.noise_image_until
-        noise = torch.randn(image.shape, generator=random, device=self.device)
-        noised = u < recipe.drop_image + (1 - recipe.drop_image) * recipe.noise_image
-        return torch.where(noised, self.schedule.add_noise(image, until, noise), image) * (u >= recipe.drop_image)
 
     def metadata(self, averaged, pictures) -> dict:
         return {"stage_b": to_dict(self.preset.stage_b), "compressor": to_dict(self.preset.compressor)}
