@@ -38,6 +38,7 @@ CHOICES = {
     "loss_weight": ["p2-paper", "p2-code", "velocity", "none"],
     "timesteps": ["uniform", "released"],
     "precision": ["bf16", "fp32"],
+    "perceptual": ["lpips", "efficientnet-lite1"],
     "drop_text_per": ["sample", "batch"],
     "drop_image_per": ["sample", "batch"],
 }

@@ -76,19 +76,20 @@ class SemanticCompressor(nn.Module):
         self.backbone.eval()
         return self
 
-    def preprocess(self, images: Tensor) -> Tensor:
-        """Resize to `input_size` (bicubic, antialiased; the paper's filter) and normalise; images in [0, 1]."""
-        size = self.config.input_size
-        if images.shape[-2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(
-                0, 1
-            )
+    def preprocess(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Resize to `size` (bicubic, antialiased; the paper's filter) and normalise; images in [0, 1].
+
+        size: height and width; None is a square of `input_size`. The paper trains at other sizes too.
+        """
+        size = size or (self.config.input_size,) * 2
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (self.config.mean, self.config.std))
         return (images - mean) / std
 
-    def trunk(self, images: Tensor) -> Tensor:
-        """Output of the frozen stages for images in [0, 1]."""
-        x = self.preprocess(images)
+    def trunk(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Output of the frozen stages for images in [0, 1], seen at `size`."""
+        x = self.preprocess(images, size)
         for stage in self.backbone[: self.frozen]:
             x = stage(x)
         return x
@@ -135,5 +136,5 @@ class SemanticCompressor(nn.Module):
         norm.running_mean.copy_(mean[:c] @ weight)
         norm.running_var.copy_((weight * (of_features @ weight)).sum(0))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.trunk(images))
+    def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        return self.head(self.trunk(images, size))

@@ -28,8 +28,8 @@ def disturbed(image: Tensor, recipe: DiffusionRecipe, schedule: CosineSchedule, 
 
     Of those that are not dropped a share `noise_image` is noised, by up to t = `noise_image_until`.
     """
-    u, until = torch.rand(2, len(image), generator=random)
-    noise = torch.randn(image.shape, generator=random)
+    u, until = torch.rand(2, len(image), generator=random, device=image.device)
+    noise = torch.randn(image.shape, generator=random, device=image.device)
     noised = schedule.add_noise(image, until * recipe.noise_image_until, noise)
     u = DRAWS[recipe.drop_image_per](u)[:, None, None, None]
     image = torch.where(u < recipe.drop_image + (1 - recipe.drop_image) * recipe.noise_image, noised, image)

