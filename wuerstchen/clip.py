@@ -108,7 +108,7 @@ class Clip(TextEncoder):
         if self.padding is None:
             raise ValueError(f"{tokenizer}: there is no {END}; this is not a tokenizer of CLIP's")
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, prompts: Sequence[str], batch_size: int = 8) -> Tensor:
         """Tokens of each prompt, (n, length, dimensions), in the model's precision and on its device.
 
@@ -126,7 +126,7 @@ class Clip(TextEncoder):
             self.model(some.to(where), kept.to(where))
             for some, kept in progress(batches, what="text tokens", unit="batches")
         ]
-        return torch.cat(tokens).clone()
+        return torch.cat(tokens)
 
 
 def load_clip_files(

@@ -14,10 +14,10 @@ from wuerstchen.compressor import SemanticCompressor
 from wuerstchen.convert import from_authors, from_diffusers
 from wuerstchen.files import read_json
 from wuerstchen.presets import Preset, StageAConfig, StageCConfig, TextConfig, UNetConfig, preset
+from wuerstchen.scaling import latent_scaling
 from wuerstchen.stage_a import StageA
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
-from wuerstchen.tasks import latent_scaling
 from wuerstchen.text import TextEncoder
 
 
@@ -46,7 +46,6 @@ NETWORKS: dict[str, Callable[[Preset], nn.Module]] = {
 KEYS = {"compressor": ("effnet_state_dict",)}
 OTHER_KEYS = ("ema_state_dict", "state_dict")
 
-STAGE_B_TEXT = TextConfig("clip-h", 1024)  # Stage B has seen CLIP-H, whatever Stage C has
 V2 = {part: f"wuerstchen-v2/{part}" for part in NETWORKS}
 PUBLISHED = {
     "released-v2": V2,
@@ -74,9 +73,8 @@ def load(source: str | Path, dtype: torch.dtype = torch.float32, device: str = "
         raise ValueError("model: released-v1's Stage B is a token model, which no class here holds; see load_part")
     else:
         raise ValueError(f"model: {str(source)!r} is neither a folder nor one of {', '.join(PUBLISHED)}")
-    return build(
-        chosen, files, load_clip(STAGE_B_TEXT, dtype, device), load_clip(chosen.text, dtype, device), dtype, device
-    )
+    texts = [load_clip(text, dtype, device) for text in (chosen.text_b or chosen.text, chosen.text)]
+    return build(chosen, files, *texts, dtype, device)
 
 
 def build(
@@ -150,6 +148,7 @@ def load_diffusers(folder: Path, dtype: torch.dtype, device: str) -> Networks:
         released,
         name=folder.name,
         text=replace(released.text, dimensions=c["c_cond"]),
+        text_b=TextConfig("clip-h", b["clip_embd"]),
         stage_a=StageAConfig(
             levels=a["levels"],
             bottleneck_blocks=a["bottleneck_blocks"],
@@ -185,14 +184,14 @@ def load_diffusers(folder: Path, dtype: torch.dtype, device: str) -> Networks:
     files = {part: folder / name / "diffusion_pytorch_model.safetensors" for part, name in names.items()}
     texts = [
         load_clip_files(
-            replace(chosen.text, dimensions=width),
+            text,
             clip_config(folder / f"{prefix}text_encoder"),
             folder / f"{prefix}text_encoder" / "model.safetensors",
             folder / f"{prefix}tokenizer" / "tokenizer.json",
             dtype,
             device,
         )
-        for prefix, width in (("", b["clip_embd"]), ("prior_", c["c_cond"]))
+        for prefix, text in (("", chosen.text_b), ("prior_", chosen.text))
     ]
     return build(chosen, files, *texts, dtype, device)
 

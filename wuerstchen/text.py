@@ -122,12 +122,15 @@ class MiniLM(TextEncoder):
         return tokens.clone()
 
 
-def text_encoder(config: TextConfig) -> TextEncoder:
-    """The text encoder that a preset names: minilm, clip-h or clip-bigg. Raises ValueError for another one."""
+def text_encoder(config: TextConfig, dtype: torch.dtype = torch.float32, device: str = "cpu") -> TextEncoder:
+    """The text encoder that a preset names: minilm (always float32 on the CPU), clip-h or clip-bigg.
+
+    Raises ValueError for another one, or where its files are missing.
+    """
     if config.encoder == "minilm":
         return MiniLM(config)
     from wuerstchen.clip import SIZES, load_clip
 
     if config.encoder in SIZES:
-        return load_clip(config)
+        return load_clip(config, dtype, device)
     raise ValueError(f"text.encoder: {config.encoder!r} is not known; there are minilm, {', '.join(SIZES)}")
