@@ -18,7 +18,7 @@ from wuerstchen import assets, clip, published
 from wuerstchen.clip import ClipConfig
 from wuerstchen.convert import to_diffusers
 from wuerstchen.presets import CompressorConfig, preset
-from wuerstchen.published import PUBLISHED, load, load_part
+from wuerstchen.published import load, load_part
 
 PROMPTS = ["a cat dressed as a fire fighter", ""]
 FOLDERS = {"stage-a": "vqgan", "stage-b": "decoder", "stage-c": "prior_prior"}
@@ -172,11 +172,11 @@ def hub(saved, small, theirs, compressor, tmp_path, monkeypatch):
 
 
 def test_the_published_model_from_the_hub(hub, theirs, compressor):
-    for name in (*PUBLISHED["released-v2"].values(), "clip-h/text", "clip-h/tokenizer", "clip-bigg/text"):
-        assets.fetch(name)
-    with pytest.raises(ValueError, match="clip-bigg/tokenizer is missing"):  # nothing is fetched on the way
-        load("released-v2")
-    assets.fetch("clip-bigg/tokenizer")
+    assets.main(["fetch", "wuerstchen-v2/stage-a", "clip-bigg/text"])
+    with pytest.raises(ValueError, match="wuerstchen-v2/stage-b, .*are missing; run: .* fetch released-v2$"):
+        load("released-v2")  # nothing is fetched on the way
+    assets.main(["fetch", "released-v2"])
+    assert len(hub.sent) == len(hub.files)
     networks = load("released-v2")
     assert_same(networks, theirs)
     images = torch.rand(1, 3, 96, 96)
@@ -187,8 +187,7 @@ def test_the_published_model_from_the_hub(hub, theirs, compressor):
 
 
 def test_the_authors_files(authors, hub, theirs, compressor):
-    for name in ("clip-h/text", "clip-h/tokenizer", "clip-bigg/text", "clip-bigg/tokenizer"):
-        assets.fetch(name)
+    assets.main(["fetch", *assets.ENCODERS])
     networks = load(authors)
     assert_same(networks, theirs)
     loaded = networks.compressor.state_dict()
