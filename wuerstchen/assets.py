@@ -395,7 +395,7 @@ def main(argv: list[str] | None = None) -> None:
             logging.set_verbosity_error()  # an error is said once, below
             for name in expanded(args.names):
                 print(fetch(name))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"assets: {error}") from None
 
 
