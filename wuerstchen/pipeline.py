@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from wuerstchen import weights
-from wuerstchen.diffusion import CosineSchedule, guide, predicted_noise_b, predicted_noise_c, sample
+from wuerstchen.diffusion import OBJECTIVES, CosineSchedule, guide, predicted_noise_c, sample
 from wuerstchen.execution import autocast, can_compile, compile_blocks
 from wuerstchen.precompute import load_compressor, load_stage_a
 from wuerstchen.presets import StageCConfig, TextConfig, UNetConfig, from_dict
+from wuerstchen.scaling import unscale_latents
 from wuerstchen.seeds import generator
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
-from wuerstchen.tasks import unscale_latents
 from wuerstchen.text import text_encoder
 
 
@@ -28,6 +28,11 @@ class ImageNoise:
     def __call__(self, shape: Sequence[int]) -> Tensor:
         noise = torch.stack([torch.randn(tuple(shape[1:]), generator=g) for g in self.generators])
         return noise.contiguous(memory_format=torch.channels_last)
+
+    def tokens(self, codebook: Tensor, size: tuple[int, int]) -> Tensor:
+        """Random entries of a codebook (codes, c) for maps of that height and width: (n, c, *size)."""
+        drawn = torch.stack([torch.randint(len(codebook), size, generator=g) for g in self.generators])
+        return codebook[drawn].permute(0, 3, 1, 2)
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -77,11 +82,17 @@ class Pictures:
         self.stage_a = load_stage_a(folder).to(memory_format=torch.channels_last)
         self.shape = (self.stage_a.config.c_latent, *[metadata["image_size"] // 4] * 2)
         self.ready(self.stage_a)
+        self.start = "noise"  # what Stage B starts from
 
     def ready(self, network: nn.Module) -> None:
         """Compile a network's blocks where that was asked for."""
         if self.compiled:
             compile_blocks(network)
+
+    def codebook(self) -> Tensor | None:
+        """What Stage B draws its start from, at the scale of its latents, where it does not start from noise."""
+        stage_a = self.stage_a
+        return None if self.start == "noise" else stage_a.vquantizer.codebook.weight / stage_a.config.scale_factor
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Pictures, uint8 (n, h, w, 3), from Stage A latents of unit variance."""
@@ -102,6 +113,7 @@ class Wuerstchen(Pictures):
         self.stage_c.to(memory_format=torch.channels_last)
         self.scaling, self.size = c["latent_scaling"], c["size"]
         self.stage_b = load_stage_b(folder)
+        self.start = weights.metadata(self.files[1]).get("start", "noise")
         self.ready(self.stage_c)
         self.ready(self.stage_b)
 
@@ -138,7 +150,17 @@ class Wuerstchen(Pictures):
     ) -> Tensor:
         """Stage B: compressor latents (n, 16, h, w) and text tokens to Stage A latents."""
         return sample_stage_b(
-            self.stage_b, self.schedule, self.shape, latents, text, self.null, ids, seed, steps, guidance
+            self.stage_b,
+            self.schedule,
+            self.shape,
+            latents,
+            text,
+            self.null,
+            ids,
+            seed,
+            steps,
+            guidance,
+            self.codebook(),
         )
 
 
@@ -161,13 +183,20 @@ def sample_stage_b(
     seed: int,
     steps: int,
     guidance: float,
+    codebook: Tensor | None = None,
 ) -> Tensor:
-    """Stage A latents (n, *shape) from compressor latents; unguided means the empty prompt and zero latents."""
+    """Stage A latents (n, *shape) from compressor latents; unguided means the empty prompt and zero latents.
+
+    With a `codebook` (codes, c) at the scale of these latents it starts from random tokens of it, as the paper says
+    (3.3), otherwise from noise, as the released code does.
+    """
     if guidance != 1:
         image = torch.cat([image, torch.zeros_like(image)])
     condition = stage_b.condition(doubled(text, null, guidance), image, shape[1:])
-    predict = guided_noise(stage_b, predicted_noise_b, condition, guidance)
-    return sample(predict, (len(ids), *shape), steps, ImageNoise(seed, ids, "stage-b"), schedule)
+    predict = guided_noise(stage_b, OBJECTIVES[stage_b.config.objective], condition, guidance)
+    noise = ImageNoise(seed, ids, "stage-b")
+    start = None if codebook is None else noise.tokens(codebook, shape[1:])
+    return sample(predict, (len(ids), *shape), steps, noise, schedule, start)
 
 
 class BaselineLDM(Pictures):
@@ -198,7 +227,7 @@ class BaselineLDM(Pictures):
         text = self.encoder.encode(prompts)
         with autocast(self.precision):
             condition = self.unet.condition(doubled(text, self.null, guidance))
-            predict = guided_noise(self.unet, predicted_noise_b, condition, guidance)
+            predict = guided_noise(self.unet, OBJECTIVES[self.unet.config.objective], condition, guidance)
             noise = ImageNoise(seed, ids, "baseline-ldm")
             return self.decode(sample(predict, (len(prompts), *self.shape), steps, noise, self.schedule))
 
@@ -215,6 +244,7 @@ class Reconstruction:
         self.pictures = Pictures(folder, metadata, None)
         self.stage_b = load_stage_b(folder) if through_compressor else None
         self.compressor = load_compressor(folder) if through_compressor else None
+        self.pictures.start = metadata.get("start", "noise")
         if self.stage_b is not None:
             self.pictures.ready(self.stage_b)
 
@@ -238,6 +268,16 @@ class Reconstruction:
                 return p.decode(p.stage_a.encode(images).float() / p.stage_a.config.scale_factor)
             image = self.compressor(images).float()
             latents = sample_stage_b(
-                self.stage_b, p.schedule, p.shape, image, text, p.null, ids, seed, steps_b, guidance_b
+                self.stage_b,
+                p.schedule,
+                p.shape,
+                image,
+                text,
+                p.null,
+                ids,
+                seed,
+                steps_b,
+                guidance_b,
+                p.codebook(),
             )
             return p.decode(latents)
