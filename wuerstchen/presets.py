@@ -143,6 +143,7 @@ class Preset:
     stage_b: UNetConfig
     stage_c: StageCConfig
     baseline_ldm: UNetConfig
+    probe: tuple[int, ...] = (512, 256, 128, 64)  # widths of the probe decoder of appendix D
     # "unit": compressor latents are standardised over the training pictures; "released": (x + 1) / 42
     latent_scaling: str = "released"
     recipes: dict[str, Recipe] = field(default_factory=dict)
@@ -231,6 +232,7 @@ def _emoji() -> Preset:
             c_text=text.dimensions,
             dropout=0.0,
         ),
+        probe=(128, 64, 32, 16),
         latent_scaling="unit",
         recipes={
             "a": StageARecipe(
@@ -248,6 +250,9 @@ def _emoji() -> Preset:
             "baseline-ldm": DiffusionRecipe(
                 steps=0, batch_size=16, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
                 loss_weight="velocity", validate_every=400,
+            ),
+            "probe": Recipe(
+                steps=400, batch_size=16, learning_rate=1e-2, warmup=20, ema=0.98, compiled=False, validate_every=100
             ),
         },
     )  # fmt: skip
@@ -267,6 +272,7 @@ def _tiny() -> Preset:
         stage_b=UNetConfig(levels=("CT", "CTA"), inject_image=(False, True), **unet),
         stage_c=StageCConfig(width=32, c_text=384, depth=2, heads=2, dropout=0.0),
         baseline_ldm=UNetConfig(**{**unet, "heads": (2, 2)}, levels=("CtA",) * 2, c_image=0, inject_image=(False,) * 2),
+        probe=(16, 8, 8, 8),
         latent_scaling="unit",
         recipes={
             "a": StageARecipe(
@@ -284,6 +290,7 @@ def _tiny() -> Preset:
             ),
             "c": DiffusionRecipe(steps=12, batch_size=16, **diffusion),
             "baseline-ldm": DiffusionRecipe(steps=0, batch_size=8, **diffusion),
+            "probe": Recipe(steps=12, batch_size=8, **fast),
         },
     )
 
