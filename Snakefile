@@ -72,6 +72,11 @@ rule speed:
         speed_files(),
 
 
+rule figure4:
+    input:
+        f"{STUDY}/speed/figure4.done",
+
+
 rule sweep:
     input:
         sweep_files,

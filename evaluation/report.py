@@ -44,8 +44,8 @@ FIGURES = {
     "speed": "Sampling time of a batch against its size (the shape of the paper's Figure 4).",
     "figure4": "The paper's models at their own size, on the GPU that the figure names (the paper's Figure 4, which "
     "prints no numbers, is of an A100).",
-    "probe": "The same Stage C latents twice: by a small decoder that never saw text, and by Stages B and A. Nobody "
-    "picked the prompts: seen ones above, held-out ones below (the paper's Figures 17 to 21).",
+    "probe": "The same Stage C latents (but for rounding) twice: by a small decoder that never saw text, and by Stages "
+    "B and A. Nobody picked the prompts: seen ones above, held-out ones below (the paper's Figures 17 to 21).",
     "robustness": "Table 3 as a plot. The two panels have different scales; what can be compared is the order.",
 }
 DIFFERENCES = (

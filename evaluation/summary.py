@@ -19,8 +19,8 @@ def summarise(study: Study) -> dict[str, Any]:
     """The contract of the summary. What was not measured is the text `not run: reason` in its place.
 
     recall[model | "ceilings"][...], win_rates[prompts][rival], scores[prompts][model][metric], robustness[set]
-    [manipulation], workload, carbon, wall_seconds, seeds, versions, split_sha256. With several training seeds, recall, win
-    rates and scores of a model also have `over_training_seeds`: mean, min, max and values of the number over all
+    [manipulation], workload, carbon, wall_seconds, seeds, versions, split_sha256. With several training seeds, recall,
+    win rates and scores of a model also have `over_training_seeds`: mean, min, max and values of the number over all
     trainings.
     """
     split = study.read("data/split.json")

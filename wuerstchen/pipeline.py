@@ -208,11 +208,11 @@ class Reconstruction:
     could reach at best.
     """
 
-    def __init__(self, folder: str | Path, through_compressor: bool):
+    def __init__(self, folder: str | Path, through_compressor: bool, compiled: bool | None = None):
         folder = Path(folder)
         self.files = [folder / stage / "model.safetensors" for stage in ("ab" if through_compressor else "a")]
         metadata = weights.metadata(self.files[-1])
-        self.pictures = Pictures(folder, metadata, None)
+        self.pictures = Pictures(folder, metadata, compiled)
         self.stage_b = load_stage_b(folder) if through_compressor else None
         self.compressor = load_compressor(folder) if through_compressor else None
         if self.stage_b is not None:

@@ -252,7 +252,7 @@ def _emoji() -> Preset:
                 loss_weight="velocity", validate_every=400,
             ),
             "probe": Recipe(
-                steps=400, batch_size=16, learning_rate=1e-2, warmup=20, ema=0.98, compiled=False, validate_every=100
+                steps=320, batch_size=16, learning_rate=1e-2, warmup=20, ema=0.98, compiled=False, validate_every=80
             ),
         },
     )  # fmt: skip

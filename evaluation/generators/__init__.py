@@ -39,7 +39,8 @@ def make(
         from evaluation.generators.trained import ReconstructionGenerator
 
         through, text = model != "ceiling-stage-a", model != "ceiling-compressor-no-text"
-        return ReconstructionGenerator(weights, through, settings, _needed(pictures, "--pictures", model), text)
+        pictures = _needed(pictures, "--pictures", model)
+        return ReconstructionGenerator(weights, through, settings, pictures, text, compiled)
     if model == "wuerstchen-probe":
         from evaluation.generators.trained import ProbeGenerator
 

@@ -106,10 +106,18 @@ class BaselineGenerator(_Trained):
 class ReconstructionGenerator(_Trained):
     """Real pictures through Stage A, or through compressor, Stage B (with the prompt, or the empty one) and Stage A."""
 
-    def __init__(self, folder: Path, through_compressor: bool, settings: Settings, pictures: Path, text: bool = True):
+    def __init__(
+        self,
+        folder: Path,
+        through_compressor: bool,
+        settings: Settings,
+        pictures: Path,
+        text: bool = True,
+        compiled: bool | None = None,
+    ):
         super().__init__(settings, {"steps_b": int, "guidance_b": float})
         self.pictures, self.text = Pictures(pictures, other_artist=False), text
-        self.model = Reconstruction(folder, through_compressor)
+        self.model = Reconstruction(folder, through_compressor, compiled)
 
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         real = torch.from_numpy(np.stack(self.pictures.generate(prompts, seed))).permute(0, 3, 1, 2).float() / 255

@@ -26,13 +26,13 @@ rule sampling_time:
 
 # The paper's models at their own size, on a GPU; only when asked for. The file is no output: a run that was cut off goes
 # on from it, and Snakemake would delete it.
-rule figure4:
+rule paper_size_times:
     output:
         touch("results/{study}/speed/figure4.done"),
     log:
         "results/{study}/logs/speed/figure4.log",
     benchmark:
-        "results/{study}/benchmarks/figure4/figure4.tsv"
+        "results/{study}/benchmarks/paper_size_times/figure4.tsv"
     conda:
         "../../environment.yml"
     threads: 4
