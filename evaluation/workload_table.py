@@ -46,8 +46,8 @@ def workload_table(study: Study) -> Table:
         *(text_finding(comparison) for name, comparison in record["comparisons"].items() if name == "text"),
         "The paper says from short experiments, without numbers, that Stage B could do without text. Here it was "
         "trained with text and only drew without: a Stage B trained without might do better than these rows.",
-        "The probe decoder gives 16 x 16 pixels to each latent, so that its pictures have fewer than the others; they are "
-        "resized for all three measures.",
+        "The probe decoder gives 16 x 16 pixels to each latent, so that its pictures have fewer than the others; they "
+        "are resized for all three measures.",
     ]
     return Table("workload", caption, FIELDS, all_records(made), made, notes)
 
