@@ -111,21 +111,23 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
 def sample(
     predict: Callable[[Tensor, Tensor], Tensor],
     shape: Sequence[int],
-    steps: int,
+    steps: int | Sequence[float],
     randn: Callable[[Sequence[int]], Tensor],
     schedule: CosineSchedule,
     start: Tensor | None = None,
 ) -> Tensor:
-    """DDPM sampling in `steps` equal steps from t = 1 to 0.
+    """DDPM sampling from t = 1 to 0 in a number of equal steps, or at the timesteps given, these two among them.
 
     predict(x, t): noise predicted for x of `shape` at t of shape (n,). randn(shape): standard normal noise; it is asked
     first for the start (unless `start` is given), then once per step but the last. Returns float32 of `shape`.
     """
     # alpha-bar of the whole path is known beforehand, in float64: nothing in the loop waits for the device
-    alpha_bars = [float(a) for a in schedule.alpha_bar(torch.linspace(1, 0, steps + 1, dtype=torch.float64))]
+    equal = isinstance(steps, int)
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64) if equal else torch.tensor(steps, dtype=torch.float64)
+    alpha_bars = [float(a) for a in schedule.alpha_bar(times)]
     x = randn(shape) if start is None else start
-    for i in range(steps):
-        t = torch.full((shape[0],), 1 - i / steps, device=x.device)
-        last = i == steps - 1
+    for i, time in enumerate(times.tolist()[:-1]):
+        t = torch.full((shape[0],), time, device=x.device)
+        last = i == len(times) - 2
         x = ddpm_step(x, predict(x, t), alpha_bars[i], alpha_bars[i + 1], None if last else randn(shape))
     return x

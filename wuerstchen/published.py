@@ -36,6 +36,8 @@ class Networks:
     scaling: dict
     """How Stage C's latents are scaled, as `tasks.latent_scaling` gives it."""
     compressor: SemanticCompressor | None
+    files: tuple[Path, ...] = ()
+    """The weight files that all this came from."""
 
 
 def load(source: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Networks:

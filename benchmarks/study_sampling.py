@@ -1,7 +1,7 @@
 """Sampling as `evaluation.sample` runs it, beside the same weights in plain PyTorch with diffusers' sampler.
 
-python -m benchmarks.sampling                          the models of results/emoji, once `make` has trained them
-python -m benchmarks.sampling --study results/birds    those of another study
+python -m benchmarks.study_sampling                          the models of results/emoji, once `make` has trained them
+python -m benchmarks.study_sampling --study results/birds    those of another study
 """
 
 import argparse

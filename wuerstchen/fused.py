@@ -1,0 +1,157 @@
+"""Networks rewritten for sampling: the same functions with fewer products and fewer passes over memory.
+
+`for_sampling` changes a network in place. It computes the same but for rounding, and can neither be trained nor saved
+any more. What is folded depends on the weights alone, so that is done once, when a pipeline is built.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wuerstchen.blocks import Attention, ResBlock, TimestepBlock
+from wuerstchen.stage_a import MixingBlock
+from wuerstchen.stage_b import UNet
+
+# Numbers in what a channel MLP works on at once on a CPU: that stays in its caches, and is small enough to be memory
+# that was used before. The system clears the pages of larger arrays each time, which takes longer than the arithmetic.
+WORKSET = 2**20
+
+
+class Linear(nn.Linear):
+    """A linear layer, then exact GELU where `gelu` says so; on CPUs by oneDNN, which is faster at it than BLAS.
+
+    The weights may be given in float32 and get the precision of the layer that this one is `like`.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, like: nn.Linear, gelu: bool = False):
+        super().__init__(weight.shape[1], weight.shape[0], device="meta")
+        self.weight = nn.Parameter(weight.detach().to(like.weight), requires_grad=False)
+        self.bias = nn.Parameter(bias.detach().to(like.weight), requires_grad=False)
+        self.gelu = gelu
+        self.onednn = self.weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.onednn:
+            after = ("gelu", [], "none") if self.gelu else ("none", [], "")
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *after)
+        y = F.linear(x, self.weight, self.bias)
+        return torch.ops.aten.gelu_(y) if self.gelu else y
+
+
+def parts(x: Tensor, width: int) -> Iterator[Tensor]:
+    """Rows of x (n, l, c) such that a map of `width` channels over them fits the workset; on a GPU all at once."""
+    return x.split(x.shape[1] if x.device.type != "cpu" else max(WORKSET // (len(x) * width), 1), dim=1)
+
+
+def joined(tensors: list[Tensor]) -> Tensor:
+    """Rows put together again."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
+
+
+class ChannelMLP(nn.Module):
+    """The channel MLP of a residual block: linear layer, GELU, global response normalisation, linear layer.
+
+    The normalisation is x (1 + gamma N) + beta, with one N for each image and channel. Its beta is in the second
+    layer's bias, so one pass over the widest map of the network is left of four.
+    """
+
+    def __init__(self, mlp: nn.Sequential):
+        super().__init__()
+        first, _, norm, _, second = mlp
+        beta = norm.beta.detach().float().flatten()
+        self.register_buffer("gamma", norm.gamma.detach().float().flatten())
+        self.first = Linear(first.weight, first.bias, first, gelu=True)
+        self.second = Linear(second.weight, second.bias.float() + second.weight.float() @ beta, second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (n, h, w, c_in). Returns (n, h, w, c_out)."""
+        grid, x = x.shape[1:3], x.flatten(1, 2)
+        images = x.split(1) if x.device.type == "cpu" else [x]
+        return torch.cat([self.mixed(image) for image in images]).unflatten(1, grid)
+
+    def mixed(self, x: Tensor) -> Tensor:
+        """x: (n, l, c_in). Returns (n, l, c_out)."""
+        maps = [self.first(part) for part in parts(x, self.first.out_features)]
+        # on CPUs a norm over any but the last dimension takes several times as long as squares and their sum
+        energy = sum(y.float().square().sum(1, keepdim=True) for y in maps).sqrt()
+        gain = (1 + self.gamma * (energy / (energy.mean(-1, keepdim=True) + 1e-6))).to(x.dtype)
+        return joined([self.second(y.mul_(gain)) for y in maps])
+
+
+class AffineTimestep(TimestepBlock):
+    """x (1 + a) + b in one pass, with the 1 in the mapper's bias."""
+
+    def __init__(self, block: TimestepBlock):
+        nn.Module.__init__(self)
+        self.mapper = block.mapper
+        bias = self.mapper.bias.detach().clone()
+        bias[: len(bias) // 2] += 1
+        self.mapper.bias = nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        a, b = self.mapper(embedding)[:, :, None, None].chunk(2, dim=1)
+        return torch.addcmul(b, x, a)
+
+
+class FoldedMixingBlock(nn.Module):
+    """Stage A's block with its six scalars folded into the layers beside them."""
+
+    def __init__(self, block: MixingBlock):
+        super().__init__()
+        g = block.gammas.detach().float()
+        self.norm, (self.pad, self.depthwise) = block.norm, block.depthwise
+        weight, bias = self.depthwise.weight.detach().float(), self.depthwise.bias.detach().float()
+        # the border that the pad repeats is shifted by g1 like all else, so the shift may come after it
+        folded = (weight * (1 + g[0]) * g[2], (bias + g[1] * weight.sum((1, 2, 3))) * g[2])
+        for name, value in zip(("weight", "bias"), folded, strict=True):
+            setattr(self.depthwise, name, nn.Parameter(value.to(self.depthwise.weight.dtype), requires_grad=False))
+        first, _, second = block.channelwise
+        weight, bias = first.weight.detach().float(), first.bias.detach().float()
+        self.first = Linear(weight * (1 + g[3]), bias + g[4] * weight.sum(1), first, gelu=True)
+        self.second = Linear(second.weight.detach().float() * g[5], second.bias.detach().float() * g[5], second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (n, c, h, w) to the same shape."""
+        x = x + self.depthwise(self.pad(self.norm(x)))
+        y = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
+        y = joined([self.second(self.first(part)) for part in parts(y, self.first.out_features)])
+        return x + y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+def fold_image_mappers(unet: UNet) -> None:
+    """Fold the 1x1 convolutions of the compressor latents into the layers that read what they map to.
+
+    Of each residual block's first matrix, the part for `c_cond` mapped channels becomes one for the latents' own 16.
+    To resize the latents is the same as to resize what they are mapped to, as the weights of a resize add up to one.
+    """
+    for level, mapper in zip((*unet.down_blocks, *unet.up_blocks), unet.effnet_mappers, strict=True):
+        if mapper is None:
+            continue
+        mapping, shift = mapper.weight.detach().flatten(1).float(), mapper.bias.detach().float()
+        for block in level:
+            if isinstance(block, ResBlock):
+                first = block.channelwise[0]
+                own, mapped = first.weight.detach().float().split([first.in_features - len(mapping), len(mapping)], 1)
+                weight = torch.cat([own, mapped @ mapping], dim=1)
+                block.channelwise[0] = Linear(weight, first.bias.float() + mapped @ shift, first)
+    unet.effnet_mappers = nn.ModuleList(mapper and nn.Identity() for mapper in unet.effnet_mappers)
+
+
+@torch.no_grad()
+def for_sampling(network: nn.Module) -> nn.Module:
+    """Rewrite a Stage A, Stage B or Stage C in place, channels last in memory; returns it."""
+    if isinstance(network, UNet) and network.config.image_shuffle == 1:
+        fold_image_mappers(network)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, ResBlock):
+                child.channelwise = ChannelMLP(child.channelwise)
+            elif isinstance(child, Attention):
+                child.in_proj, child.out_proj = (Linear(p.weight, p.bias, p) for p in (child.in_proj, child.out_proj))
+            elif isinstance(child, TimestepBlock):
+                setattr(module, name, AffineTimestep(child))
+            elif isinstance(child, MixingBlock):
+                setattr(module, name, FoldedMixingBlock(child))
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
