@@ -19,23 +19,28 @@ from wuerstchen.stage_b import UNet
 WORKSET = 2**20
 
 
-class Linear(nn.Linear):
-    """A linear layer, then exact GELU where `gelu` says so; on CPUs by oneDNN, which is faster at it than BLAS.
+class Linear(nn.Module):
+    """A linear layer, then exact GELU where `gelu` says so. Weights in float32 get the precision of the layer `like`.
 
-    The weights may be given in float32 and get the precision of the layer that this one is `like`.
+    On CPUs it can be packed: oneDNN then keeps the matrix in the order in which its product reads it.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, like: nn.Linear, gelu: bool = False):
-        super().__init__(weight.shape[1], weight.shape[0], device="meta")
-        self.weight = nn.Parameter(weight.detach().to(like.weight), requires_grad=False)
-        self.bias = nn.Parameter(bias.detach().to(like.weight), requires_grad=False)
-        self.gelu = gelu
-        self.onednn = self.weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach().to(like.weight.dtype), requires_grad=False)
+        self.bias = nn.Parameter(bias.detach().to(like.weight.dtype), requires_grad=False)
+        self.in_features, self.out_features = weight.shape[1], weight.shape[0]
+        self.gelu, self.packed = gelu, None
+
+    def pack(self) -> None:
+        """Give up the matrix for its packed form."""
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
+        self.weight = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.onednn:
+        if self.packed is not None:
             after = ("gelu", [], "none") if self.gelu else ("none", [], "")
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *after)
+            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, *after)
         y = F.linear(x, self.weight, self.bias)
         return torch.ops.aten.gelu_(y) if self.gelu else y
 
@@ -78,6 +83,22 @@ class ChannelMLP(nn.Module):
         energy = sum(y.float().square().sum(1, keepdim=True) for y in maps).sqrt()
         gain = (1 + self.gamma * (energy / (energy.mean(-1, keepdim=True) + 1e-6))).to(x.dtype)
         return joined([self.second(y.mul_(gain)) for y in maps])
+
+
+class CachedAttention(Attention):
+    """Attention whose matrix for the map is apart from that for the text, which is used once per image."""
+
+    def __init__(self, attention: Attention):
+        nn.Module.__init__(self)
+        project, out = attention.in_proj, attention.out_proj
+        self.heads, self.dropout, self.attend_self = attention.heads, 0.0, True
+        self.in_proj, self.out_proj = Linear(project.weight, project.bias, project), Linear(out.weight, out.bias, out)
+        c = project.in_features
+        self.text_proj = nn.Linear(c, 2 * c, device="meta")
+        self.text_proj.weight, self.text_proj.bias = (nn.Parameter(p[c:].detach()) for p in project.parameters())
+
+    def keys_values(self, tokens: Tensor) -> Tensor:
+        return self.text_proj(tokens)
 
 
 class AffineTimestep(TimestepBlock):
@@ -140,8 +161,11 @@ def fold_image_mappers(unet: UNet) -> None:
 
 
 @torch.no_grad()
-def for_sampling(network: nn.Module) -> nn.Module:
-    """Rewrite a Stage A, Stage B or Stage C in place, channels last in memory; returns it."""
+def for_sampling(network: nn.Module, pack: bool = False) -> nn.Module:
+    """Rewrite a Stage A, Stage B or Stage C in place, channels last in memory; returns it.
+
+    pack: on a CPU, pack the matrices. The compiler cannot read them then.
+    """
     if isinstance(network, UNet) and network.config.image_shuffle == 1:
         fold_image_mappers(network)
     for module in list(network.modules()):
@@ -149,9 +173,13 @@ def for_sampling(network: nn.Module) -> nn.Module:
             if isinstance(child, ResBlock):
                 child.channelwise = ChannelMLP(child.channelwise)
             elif isinstance(child, Attention):
-                child.in_proj, child.out_proj = (Linear(p.weight, p.bias, p) for p in (child.in_proj, child.out_proj))
+                module.attention = CachedAttention(child)
             elif isinstance(child, TimestepBlock):
                 setattr(module, name, AffineTimestep(child))
             elif isinstance(child, MixingBlock):
                 setattr(module, name, FoldedMixingBlock(child))
+    if pack and torch.backends.mkldnn.is_available():
+        for module in network.modules():
+            if isinstance(module, Linear) and module.weight.device.type == "cpu":
+                module.pack()
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)

@@ -269,7 +269,7 @@ class Pipeline:
         self.schedule = CosineSchedule()
         self.stages = {"a": networks.stage_a, "b": networks.stage_b, "c": networks.stage_c}
         for stage in self.stages.values():
-            for_sampling(stage)
+            for_sampling(stage, pack=not compiled)
             if compiled:
                 compile_network(stage.up_blocks if stage is networks.stage_a else stage)
         weight = networks.stage_c.projection.weight
