@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wuerstchen.blocks import Attention, ResBlock, TimestepBlock
+from wuerstchen.blocks import Attention, ResBlock, TimestepBlock, wide
 from wuerstchen.stage_a import MixingBlock
 from wuerstchen.stage_b import UNet
 
@@ -20,7 +20,7 @@ WORKSET = 2**20
 
 
 class Linear(nn.Module):
-    """A linear layer, then exact GELU where `gelu` says so. Weights in float32 get the precision of the layer `like`.
+    """A linear layer, then exact GELU where `gelu` says so. The weights get the precision of the layer `like`.
 
     On CPUs it can be packed: oneDNN then keeps the matrix in the order in which its product reads it.
     """
@@ -65,10 +65,10 @@ class ChannelMLP(nn.Module):
     def __init__(self, mlp: nn.Sequential):
         super().__init__()
         first, _, norm, _, second = mlp
-        beta = norm.beta.detach().float().flatten()
-        self.register_buffer("gamma", norm.gamma.detach().float().flatten())
+        beta = wide(norm.beta.detach()).flatten()
+        self.register_buffer("gamma", wide(norm.gamma.detach()).flatten())
         self.first = Linear(first.weight, first.bias, first, gelu=True)
-        self.second = Linear(second.weight, second.bias.float() + second.weight.float() @ beta, second)
+        self.second = Linear(second.weight, wide(second.bias) + wide(second.weight) @ beta, second)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (n, h, w, c_in). Returns (n, h, w, c_out)."""
@@ -80,7 +80,7 @@ class ChannelMLP(nn.Module):
         """x: (n, l, c_in). Returns (n, l, c_out)."""
         maps = [self.first(part) for part in parts(x, self.first.out_features)]
         # on CPUs a norm over any but the last dimension takes several times as long as squares and their sum
-        energy = sum(y.float().square().sum(1, keepdim=True) for y in maps).sqrt()
+        energy = sum(wide(y).square().sum(1, keepdim=True) for y in maps).sqrt()
         gain = (1 + self.gamma * (energy / (energy.mean(-1, keepdim=True) + 1e-6))).to(x.dtype)
         return joined([self.second(y.mul_(gain)) for y in maps])
 
@@ -121,17 +121,17 @@ class FoldedMixingBlock(nn.Module):
 
     def __init__(self, block: MixingBlock):
         super().__init__()
-        g = block.gammas.detach().float()
+        g = wide(block.gammas.detach())
         self.norm, (self.pad, self.depthwise) = block.norm, block.depthwise
-        weight, bias = self.depthwise.weight.detach().float(), self.depthwise.bias.detach().float()
+        weight, bias = wide(self.depthwise.weight.detach()), wide(self.depthwise.bias.detach())
         # the border that the pad repeats is shifted by g1 like all else, so the shift may come after it
         folded = (weight * (1 + g[0]) * g[2], (bias + g[1] * weight.sum((1, 2, 3))) * g[2])
         for name, value in zip(("weight", "bias"), folded, strict=True):
             setattr(self.depthwise, name, nn.Parameter(value.to(self.depthwise.weight.dtype), requires_grad=False))
         first, _, second = block.channelwise
-        weight, bias = first.weight.detach().float(), first.bias.detach().float()
+        weight, bias = wide(first.weight.detach()), wide(first.bias.detach())
         self.first = Linear(weight * (1 + g[3]), bias + g[4] * weight.sum(1), first, gelu=True)
-        self.second = Linear(second.weight.detach().float() * g[5], second.bias.detach().float() * g[5], second)
+        self.second = Linear(wide(second.weight.detach()) * g[5], wide(second.bias.detach()) * g[5], second)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (n, c, h, w) to the same shape."""
@@ -150,13 +150,13 @@ def fold_image_mappers(unet: UNet) -> None:
     for level, mapper in zip((*unet.down_blocks, *unet.up_blocks), unet.effnet_mappers, strict=True):
         if mapper is None:
             continue
-        mapping, shift = mapper.weight.detach().flatten(1).float(), mapper.bias.detach().float()
+        mapping, shift = mapper.weight.detach().flatten(1).float(), wide(mapper.bias.detach())
         for block in level:
             if isinstance(block, ResBlock):
                 first = block.channelwise[0]
-                own, mapped = first.weight.detach().float().split([first.in_features - len(mapping), len(mapping)], 1)
+                own, mapped = wide(first.weight.detach()).split([first.in_features - len(mapping), len(mapping)], 1)
                 weight = torch.cat([own, mapped @ mapping], dim=1)
-                block.channelwise[0] = Linear(weight, first.bias.float() + mapped @ shift, first)
+                block.channelwise[0] = Linear(weight, wide(first.bias) + mapped @ shift, first)
     unet.effnet_mappers = nn.ModuleList(mapper and nn.Identity() for mapper in unet.effnet_mappers)
 
 

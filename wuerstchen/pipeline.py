@@ -8,70 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from wuerstchen import weights
-from wuerstchen.diffusion import CosineSchedule, guide, predicted_noise_b, predicted_noise_c, sample
+from wuerstchen.diffusion import OBJECTIVES, CosineSchedule, predicted_noise_c, sample
 from wuerstchen.execution import autocast, can_compile, compile_blocks, compile_network
 from wuerstchen.fused import for_sampling
 from wuerstchen.precompute import load_compressor, load_stage_a
 from wuerstchen.presets import StageCConfig, TextConfig, UNetConfig, from_dict
 from wuerstchen.progress import progress
 from wuerstchen.published import Networks, TextEncoder
-from wuerstchen.sampling import Steps, grids, negatives, settings
-from wuerstchen.seeds import generator
+from wuerstchen.sampling import ImageNoise, Steps, doubled, grids, guided_noise, negatives, settings, to_uint8
+from wuerstchen.scaling import unscale_latents
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
-from wuerstchen.tasks import unscale_latents
 from wuerstchen.text import text_encoder
-
-
-class ImageNoise:
-    """Standard normal noise that depends, image by image, on (seed, prompt id, purpose) alone, whatever the device."""
-
-    def __init__(self, seed: int, ids: Sequence[str], purpose: str, device: str | torch.device = "cpu"):
-        self.generators = [generator(seed, name, purpose) for name in ids]
-        self.device = torch.device(device)
-
-    def __call__(self, shape: Sequence[int]) -> Tensor:
-        noise = torch.stack([torch.randn(tuple(shape[1:]), generator=g) for g in self.generators])
-        noise = noise.contiguous(memory_format=torch.channels_last)
-        if self.device.type == "cuda":
-            noise = noise.pin_memory()  # else the copy would wait until the GPU has done all that it was given before
-        return noise.to(self.device, non_blocking=True)
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """Float images (n, 3, h, w) in about [0, 1] as uint8 (n, h, w, 3), rounded to nearest."""
-    return images.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-
-
-def doubled(text: Tensor, null: Tensor, scale: float) -> Tensor:
-    """Tokens of the prompts, followed by those of the empty prompt where guidance needs them."""
-    return text if scale == 1 else torch.cat([text, null.expand(len(text), -1, -1)])
-
-
-def twice(x: Tensor, scale: float) -> Tensor:
-    """A batch for the conditional and, where guidance needs it, the unconditional prediction."""
-    return x if scale == 1 else torch.cat([x, x])
-
-
-def guided(predicted: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance over a doubled batch."""
-    return predicted if scale == 1 else guide(*predicted.chunk(2), scale)
-
-
-def guided_noise(
-    network: nn.Module, objective: Callable[[Tensor, Tensor, Tensor], Tensor], condition: object, scale: float
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """predict(x, t) for `sample`: the guided noise of a network whose condition is doubled where guidance needs it.
-
-    The network computes in the precision of its weights, all else in float32.
-    """
-    dtype = next(network.parameters()).dtype
-
-    def predict(x: Tensor, t: Tensor) -> Tensor:
-        x = twice(x, scale)
-        return guided(objective(x, *network(x.to(dtype), twice(t, scale), condition)), scale)
-
-    return predict
 
 
 class Pictures:
@@ -89,11 +37,17 @@ class Pictures:
         self.stage_a = load_stage_a(folder).to(memory_format=torch.channels_last)
         self.shape = (self.stage_a.config.c_latent, *[metadata["image_size"] // 4] * 2)
         self.ready(self.stage_a)
+        self.start = "noise"  # what Stage B starts from
 
     def ready(self, network: nn.Module) -> None:
         """Compile a network's blocks where that was asked for."""
         if self.compiled:
             compile_blocks(network)
+
+    def codebook(self) -> Tensor | None:
+        """What Stage B draws its start from, at the scale of its latents, where it does not start from noise."""
+        stage_a = self.stage_a
+        return None if self.start == "noise" else stage_a.vquantizer.codebook.weight / stage_a.config.scale_factor
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Pictures, uint8 (n, h, w, 3), from Stage A latents of unit variance."""
@@ -114,6 +68,7 @@ class Wuerstchen(Pictures):
         self.stage_c.to(memory_format=torch.channels_last)
         self.scaling, self.size = c["latent_scaling"], c["size"]
         self.stage_b = load_stage_b(folder)
+        self.start = weights.metadata(self.files[1]).get("start", "noise")
         self.ready(self.stage_c)
         self.ready(self.stage_b)
 
@@ -150,7 +105,17 @@ class Wuerstchen(Pictures):
     ) -> Tensor:
         """Stage B: compressor latents (n, 16, h, w) and text tokens to Stage A latents."""
         return sample_stage_b(
-            self.stage_b, self.schedule, self.shape, latents, text, self.null, ids, seed, steps, guidance
+            self.stage_b,
+            self.schedule,
+            self.shape,
+            latents,
+            text,
+            self.null,
+            ids,
+            seed,
+            steps,
+            guidance,
+            self.codebook(),
         )
 
 
@@ -173,13 +138,20 @@ def sample_stage_b(
     seed: int,
     steps: int,
     guidance: float,
+    codebook: Tensor | None = None,
 ) -> Tensor:
-    """Stage A latents (n, *shape) from compressor latents; unguided means the empty prompt and zero latents."""
+    """Stage A latents (n, *shape) from compressor latents; unguided means the empty prompt and zero latents.
+
+    With a `codebook` (codes, c) at the scale of these latents it starts from random tokens of it, as the paper says
+    (3.3), otherwise from noise, as the released code does.
+    """
     if guidance != 1:
         image = torch.cat([image, torch.zeros_like(image)])
     condition = stage_b.condition(doubled(text, null, guidance), image, shape[1:])
-    predict = guided_noise(stage_b, predicted_noise_b, condition, guidance)
-    return sample(predict, (len(ids), *shape), steps, ImageNoise(seed, ids, "stage-b"), schedule)
+    predict = guided_noise(stage_b, OBJECTIVES[stage_b.config.objective], condition, guidance)
+    noise = ImageNoise(seed, ids, "stage-b")
+    start = None if codebook is None else noise.tokens(codebook, shape[1:])
+    return sample(predict, (len(ids), *shape), steps, noise, schedule, start)
 
 
 class BaselineLDM(Pictures):
@@ -210,7 +182,7 @@ class BaselineLDM(Pictures):
         text = self.encoder.encode(prompts)
         with autocast(self.precision):
             condition = self.unet.condition(doubled(text, self.null, guidance))
-            predict = guided_noise(self.unet, predicted_noise_b, condition, guidance)
+            predict = guided_noise(self.unet, OBJECTIVES[self.unet.config.objective], condition, guidance)
             noise = ImageNoise(seed, ids, "baseline-ldm")
             return self.decode(sample(predict, (len(prompts), *self.shape), steps, noise, self.schedule))
 
@@ -227,6 +199,7 @@ class Reconstruction:
         self.pictures = Pictures(folder, metadata, None)
         self.stage_b = load_stage_b(folder) if through_compressor else None
         self.compressor = load_compressor(folder) if through_compressor else None
+        self.pictures.start = metadata.get("start", "noise")
         if self.stage_b is not None:
             self.pictures.ready(self.stage_b)
 
@@ -250,7 +223,17 @@ class Reconstruction:
                 return p.decode(p.stage_a.encode(images).float() / p.stage_a.config.scale_factor)
             image = self.compressor(images).float()
             latents = sample_stage_b(
-                self.stage_b, p.schedule, p.shape, image, text, p.null, ids, seed, steps_b, guidance_b
+                self.stage_b,
+                p.schedule,
+                p.shape,
+                image,
+                text,
+                p.null,
+                ids,
+                seed,
+                steps_b,
+                guidance_b,
+                p.codebook(),
             )
             return p.decode(latents)
 
@@ -374,7 +357,12 @@ class Pipeline:
         condition = network.condition(tokens, image, grid)
         noise = ImageNoise(seed, ids, "stage-b", self.device)
         shape = (len(prompts), network.config.c_in, *grid)
-        return self._denoise("B", predicted_noise_b, condition, guidance, shape, steps, noise)
+        start = None
+        if self.preset.start_b == "codebook":
+            stage_a = self.networks.stage_a
+            codes = stage_a.vquantizer.codebook.weight.float().cpu() / stage_a.config.scale_factor
+            start = noise.tokens(codes, grid).to(self.device)
+        return self._denoise("B", OBJECTIVES[network.config.objective], condition, guidance, shape, steps, noise, start)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
@@ -394,7 +382,8 @@ class Pipeline:
         guidance: float,
         shape: Sequence[int],
         steps: Steps,
-        noise: "ImageNoise",
+        noise: ImageNoise,
+        start: Tensor | None = None,
     ) -> Tensor:
         """Sample one stage, with its progress."""
         predict = guided_noise(self.stages[stage.lower()], objective, condition, guidance)
@@ -405,4 +394,4 @@ class Pipeline:
                 bar.update()
                 return predict(x, t)
 
-            return sample(predict_and_tell, shape, steps, noise, self.schedule)
+            return sample(predict_and_tell, shape, steps, noise, self.schedule, start)

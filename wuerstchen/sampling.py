@@ -1,10 +1,16 @@
-"""How a picture is drawn: named sampling settings, and the sizes that the networks allow."""
+"""What pipelines share: noise, guidance, named sampling settings, and the sizes that the networks allow."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wuerstchen.diffusion import guide
 from wuerstchen.presets import Preset
+from wuerstchen.seeds import generator
 
 Steps = int | tuple[float, ...]  # a number of equal steps, or all timesteps from 1 to 0
 
@@ -96,3 +102,59 @@ def negatives(prompts: str | Sequence[str] | None, count: int, how: Sampling) ->
     if len(each) != count:
         raise ValueError(f"negative_prompts: {len(each)} for {count} prompts; give one, or one for each")
     return each
+
+
+class ImageNoise:
+    """Standard normal noise that depends, image by image, on (seed, prompt id, purpose) alone, whatever the device."""
+
+    def __init__(self, seed: int, ids: Sequence[str], purpose: str, device: str | torch.device = "cpu"):
+        self.generators = [generator(seed, name, purpose) for name in ids]
+        self.device = torch.device(device)
+
+    def __call__(self, shape: Sequence[int]) -> Tensor:
+        noise = torch.stack([torch.randn(tuple(shape[1:]), generator=g) for g in self.generators])
+        noise = noise.contiguous(memory_format=torch.channels_last)
+        if self.device.type == "cuda":
+            noise = noise.pin_memory()  # else the copy would wait until the GPU has done all that it was given before
+        return noise.to(self.device, non_blocking=True)
+
+    def tokens(self, codebook: Tensor, size: tuple[int, int]) -> Tensor:
+        """Random entries of a codebook (codes, c) for maps of that height and width: (n, c, *size)."""
+        drawn = torch.stack([torch.randint(len(codebook), size, generator=g) for g in self.generators])
+        return codebook[drawn].permute(0, 3, 1, 2)
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Float images (n, 3, h, w) in about [0, 1] as uint8 (n, h, w, 3), rounded to nearest."""
+    return images.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def doubled(text: Tensor, null: Tensor, scale: float) -> Tensor:
+    """Tokens of the prompts, followed by those of the empty prompt where guidance needs them."""
+    return text if scale == 1 else torch.cat([text, null.expand(len(text), -1, -1)])
+
+
+def twice(x: Tensor, scale: float) -> Tensor:
+    """A batch for the conditional and, where guidance needs it, the unconditional prediction."""
+    return x if scale == 1 else torch.cat([x, x])
+
+
+def guided(predicted: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance over a doubled batch."""
+    return predicted if scale == 1 else guide(*predicted.chunk(2), scale)
+
+
+def guided_noise(
+    network: nn.Module, objective: Callable[[Tensor, Tensor, Tensor], Tensor], condition: object, scale: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """predict(x, t) for `sample`: the guided noise of a network whose condition is doubled where guidance needs it.
+
+    The network computes in the precision of its weights, all else in float32.
+    """
+    dtype = next(network.parameters()).dtype
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        x = twice(x, scale)
+        return guided(objective(x, *network(x.to(dtype), twice(t, scale), condition)), scale)
+
+    return predict

@@ -36,6 +36,7 @@ def study_networks(
             stage_b=stage_b.config,
             stage_c=stage_c.config,
             baseline_ldm=preset(c["preset"]).baseline_ldm,
+            start_b=b.get("start", "noise"),
         ),
         stage_a=stage_a.to(device, dtype),
         stage_b=stage_b.to(device, dtype),
