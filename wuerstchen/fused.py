@@ -150,7 +150,7 @@ def fold_image_mappers(unet: UNet) -> None:
     for level, mapper in zip((*unet.down_blocks, *unet.up_blocks), unet.effnet_mappers, strict=True):
         if mapper is None:
             continue
-        mapping, shift = mapper.weight.detach().flatten(1).float(), wide(mapper.bias.detach())
+        mapping, shift = wide(mapper.weight.detach()).flatten(1), wide(mapper.bias.detach())
         for block in level:
             if isinstance(block, ResBlock):
                 first = block.channelwise[0]

@@ -58,6 +58,26 @@ def test_fitted_latents_are_standardised_and_uncorrelated():
     assert (torch.cov(latents.T) - torch.eye(CONFIG.c_latent)).abs().max() < 0.02
 
 
+def test_the_papers_backbone_starts_from_imagenet(tmp_path, monkeypatch):
+    import torchvision
+
+    monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path))
+    config = preset("paper-text").compressor
+    with pytest.raises(ValueError, match="efficientnet-v2-s is missing.*fetch efficientnet-v2-s"):
+        SemanticCompressor(config, pretrained=True)
+    theirs = torchvision.models.efficientnet_v2_s(weights=None).eval()
+    torch.save(theirs.state_dict(), tmp_path / "efficientnet_v2_s-dd5fe13b.pth")
+    compressor = SemanticCompressor(config, pretrained=True).eval()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(compressor.features(images), theirs.features(images))
+    torch.save(
+        torchvision.models.efficientnet_v2_m(weights=None).state_dict(), tmp_path / "efficientnet_v2_s-dd5fe13b.pth"
+    )
+    with pytest.raises(ValueError, match="efficientnet_v2_s-dd5fe13b.pth: tensor .* is extra"):
+        SemanticCompressor(config, pretrained=True)
+
+
 def test_both_ways_to_the_compressors_size_are_torchvisions():
     """The paper's bicubic of the whole picture; the released code's bilinear resize of the shorter side, and crop."""
     from torchvision.transforms import functional as tv
