@@ -18,9 +18,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from wuerstchen.convert import to_diffusers
-from wuerstchen.presets import StageAConfig, StageCConfig, UNetConfig
+from wuerstchen.presets import StageAConfig, StageCConfig, Steps, UNetConfig
 from wuerstchen.published import Networks
-from wuerstchen.sampling import Steps, grids, settings, to_uint8
+from wuerstchen.sampling import grids, settings, to_uint8
 from wuerstchen.seeds import generator
 
 
@@ -90,7 +90,7 @@ class Diffusers:
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], seed: int, sampling: str, **changed: Steps | float) -> np.ndarray:
         """Pictures, uint8 (n, h, w, 3)."""
-        how = settings(sampling, **changed)
+        how = settings(self.preset, sampling, **changed)
         ids = [str(i) for i in range(len(prompts))]
         grid_c, grid_b = grids(self.preset, self.preset.image_size, self.preset.image_size)
         negative = [""] * len(prompts)

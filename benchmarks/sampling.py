@@ -1,4 +1,4 @@
-"""The pipeline beside diffusers' Würstchen modules: same random weights, text tokens, noise, steps, guidance, precision.
+"""The pipeline beside diffusers' Würstchen modules: same weights, text tokens, noise, steps, guidance.
 
 python -m benchmarks.sampling                                  medium size in fp32: minutes on two CPU cores
 python -m benchmarks.sampling --paper-size --precision bf16 --device cuda --batch 1 8 --out measured.json
@@ -53,6 +53,7 @@ def medium() -> Preset:
         stage_b=UNetConfig(widths=(160, 320, 640, 640), heads=(0, 5, 10, 10), c_cond=512),
         stage_c=StageCConfig(width=640, depth=8, heads=10),
         baseline_ldm=UNetConfig(),
+        sampling=SAMPLING["released"],
     )
 
 

@@ -54,7 +54,6 @@ def generate(args: argparse.Namespace) -> None:
     if args.out.suffix.lower() != ".png":
         raise ValueError(f"--out: {args.out} should end in .png")
     given = {key: getattr(args, key) for key in ("steps_c", "guidance_c", "steps_b", "guidance_b")}
-    how = settings(args.sampling, **given)
     device = args.device or best_device()
     dtype = args.precision or ("bf16" if device.startswith("cuda") else "fp32")
     try:
@@ -71,7 +70,10 @@ def generate(args: argparse.Namespace) -> None:
         "weights_sha256": weights.digest(*pipeline.networks.files),
         "seed": str(args.seed),
         "size": "{}x{}".format(*picture.size),
-        "settings": json.dumps(asdict(how) | {"sampler": "ddpm", "precision": dtype, "device": device}),
+        "settings": json.dumps(
+            asdict(settings(pipeline.preset, args.sampling, **given))
+            | {"sampler": "ddpm", "precision": dtype, "device": device}
+        ),
     }
     save(picture, args.out, texts)
 
@@ -84,7 +86,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="PNG")
     parser.add_argument("--negative-prompt", help="what guidance leads away from")
-    parser.add_argument("--sampling", choices=SAMPLING, default="released", help="whose steps and guidance scales")
+    parser.add_argument(
+        "--sampling", choices=SAMPLING, help="whose steps and guidance scales; default: the model's own"
+    )
     parser.add_argument("--steps-c", type=int, help="equal steps of Stage C")
     parser.add_argument("--guidance-c", type=float, help="guidance scale of Stage C; 1 is none")
     parser.add_argument("--steps-b", type=int, help="equal steps of Stage B")

@@ -12,10 +12,10 @@ from wuerstchen.diffusion import OBJECTIVES, CosineSchedule, predicted_noise_c, 
 from wuerstchen.execution import autocast, can_compile, compile_blocks, compile_network
 from wuerstchen.fused import for_sampling
 from wuerstchen.precompute import load_compressor, load_stage_a
-from wuerstchen.presets import StageCConfig, TextConfig, UNetConfig, from_dict
+from wuerstchen.presets import StageCConfig, Steps, TextConfig, UNetConfig, from_dict
 from wuerstchen.progress import progress
 from wuerstchen.published import Networks, TextEncoder
-from wuerstchen.sampling import ImageNoise, Steps, doubled, grids, guided_noise, negatives, settings, to_uint8
+from wuerstchen.sampling import ImageNoise, doubled, grids, guided_noise, negatives, settings, to_uint8
 from wuerstchen.scaling import unscale_latents
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
@@ -282,7 +282,7 @@ class Pipeline:
         height: int | None = None,
         seed: int = 0,
         negative_prompts: str | Sequence[str] | None = None,
-        sampling: str = "released",
+        sampling: str | None = None,
         steps_c: Steps | None = None,
         guidance_c: float | None = None,
         steps_b: Steps | None = None,
@@ -293,14 +293,14 @@ class Pipeline:
 
         width, height: pixels (default: what the model was made for), see `sampling.grids`. negative_prompts: one for
         all or one each, in the place of the empty prompt where guidance leads away from it. sampling: "paper" or
-        "released", of which steps and guidance scales given here replace parts. ids: names of the pictures (default:
-        their place in the batch); the noise of each depends on the seed and its id alone.
+        "released" (default: the model's own), of which given steps and guidance scales replace parts. ids: names of
+        the pictures (default: their place in the batch); the noise of each depends on the seed and its id alone.
 
         Raises ValueError for sizes and settings that are impossible.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         given = {"steps_c": steps_c, "guidance_c": guidance_c, "steps_b": steps_b, "guidance_b": guidance_b}
-        how = settings(sampling, **given)
+        how = settings(self.preset, sampling, **given)
         negative = negatives(negative_prompts, len(prompts), how)
         ids = [str(i) for i in range(len(prompts))] if ids is None else list(ids)
         if len(ids) != len(prompts) or not prompts:
@@ -358,7 +358,7 @@ class Pipeline:
         noise = ImageNoise(seed, ids, "stage-b", self.device)
         shape = (len(prompts), network.config.c_in, *grid)
         start = None
-        if self.preset.start_b == "codebook":
+        if settings(self.preset).start_b == "codebook":
             stage_a = self.networks.stage_a
             codes = stage_a.vquantizer.codebook.weight.float().cpu() / stage_a.config.scale_factor
             start = noise.tokens(codes, grid).to(self.device)

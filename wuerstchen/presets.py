@@ -161,13 +161,28 @@ class DiffusionRecipe(Recipe):
     long_captions: float = 0.25  # share of samples that are trained with the long caption
 
 
+Steps = int | tuple[float, ...]
+
+
+def ranges(*parts: tuple[float, int]) -> tuple[float, ...]:
+    """Timesteps from 1 down to each part's end in its number of equal steps."""
+    times = [1.0]
+    for end, count in parts:
+        start = times[-1]
+        times += [start + (end - start) * i / count for i in range(1, count + 1)]
+    return tuple(times)
+
+
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are drawn where nothing else is said (section 4); a guidance scale of 1 is none."""
+    """How pictures are drawn where nothing else is said (section 4); a guidance scale of 1 is none.
 
-    steps_c: int
+    Steps are a number of equal steps, or all timesteps from 1 to 0.
+    """
+
+    steps_c: Steps
     guidance_c: float
-    steps_b: int
+    steps_b: Steps
     guidance_b: float
     start_b: str = "noise"  # what Stage B starts from; "codebook": random tokens of Stage A's, as the paper says
 

@@ -1,16 +1,27 @@
 """A study's trained networks in the form in which published ones are loaded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+import yaml
 
 from wuerstchen import weights
 from wuerstchen.pipeline import load_stage_b
 from wuerstchen.precompute import load_stage_a
-from wuerstchen.presets import CompressorConfig, Preset, StageCConfig, TextConfig, from_dict, preset
+from wuerstchen.presets import CompressorConfig, Preset, Sampling, StageCConfig, TextConfig, from_dict, preset
 from wuerstchen.published import Networks
+from wuerstchen.sampling import SAMPLING
 from wuerstchen.stage_c import StageC
 from wuerstchen.text import text_encoder
+
+
+def own_sampling(folder: Path, start: str) -> Sampling:
+    """The settings of the study's config.yaml beside train/; where there is none, the paper's."""
+    path = folder.parent / "config.yaml"
+    if not path.exists():
+        return replace(SAMPLING["paper"], start_b=start)
+    return Sampling(**yaml.safe_load(path.read_text(encoding="utf-8"))["sampling"]["wuerstchen"], start_b=start)
 
 
 def study_networks(
@@ -36,7 +47,7 @@ def study_networks(
             stage_b=stage_b.config,
             stage_c=stage_c.config,
             baseline_ldm=preset(c["preset"]).baseline_ldm,
-            start_b=b.get("start", "noise"),
+            sampling=own_sampling(folder, b.get("start", "noise")),
         ),
         stage_a=stage_a.to(device, dtype),
         stage_b=stage_b.to(device, dtype),
