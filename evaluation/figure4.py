@@ -64,7 +64,7 @@ def measure_cell(make: Callable[[], "PaperSize"], batch_size: int, compiled: boo
     model = None
     try:
         model = make()
-        cell = timed(model, batch_size, compiled) | {"parameters": model.parameters()}
+        cell = timed(model, batch_size, compiled) | {"parameters": model.parameters}
         if on_gpu:
             cell["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
     except torch.OutOfMemoryError:

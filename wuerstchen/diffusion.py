@@ -1,6 +1,7 @@
 """Schedule, objective, loss weights and sampler: small separate objects that training and sampling share.
 
-Timesteps are continuous, t in [0, 1]; t = 1 is pure noise. All of this runs in float32, whatever the networks use.
+Timesteps are continuous, t in [0, 1]; t = 1 is pure noise. All of this runs in float32 where the networks run in half
+precision, and in float64 where they do.
 """
 
 import math
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from wuerstchen.blocks import wide
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,13 @@ class CosineSchedule:
 
     def alpha_bar(self, t: Tensor) -> Tensor:
         """Share of signal variance left at t, the paper's alpha-bar; t: any shape in [0, 1]."""
-        angle = (t.float() + self.s) / (1 + self.s) * (math.pi / 2)
+        angle = (wide(t) + self.s) / (1 + self.s) * (math.pi / 2)
         return (angle.cos() ** 2 / math.cos(self.s / (1 + self.s) * math.pi / 2) ** 2).clamp(*self.clamp)
 
     def add_noise(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Forward diffusion (3.2): sqrt(alpha-bar) x + sqrt(1 - alpha-bar) noise; t: (n,)."""
         alpha_bar = self.alpha_bar(t).view(-1, *[1] * (x.dim() - 1))
-        return alpha_bar.sqrt() * x.float() + (1 - alpha_bar).sqrt() * noise
+        return alpha_bar.sqrt() * wide(x) + (1 - alpha_bar).sqrt() * noise
 
 
 def predicted_noise_c(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -37,6 +40,13 @@ def predicted_noise_c(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def predicted_noise_b(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """The released code's objective of Stage B: (x - A) / B with B in [0.001, 0.999]; 2x at initialisation."""
     return (x - a) / b
+
+
+# How a U-Net's A and B make the predicted noise (`UNetConfig.objective`): the paper words only Stage C's.
+OBJECTIVES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "sigmoid": predicted_noise_b,
+    "ab": predicted_noise_c,
+}
 
 
 def p2_paper(alpha_bar: Tensor) -> Tensor:
@@ -111,21 +121,24 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
 def sample(
     predict: Callable[[Tensor, Tensor], Tensor],
     shape: Sequence[int],
-    steps: int,
+    steps: int | Sequence[float],
     randn: Callable[[Sequence[int]], Tensor],
     schedule: CosineSchedule,
     start: Tensor | None = None,
 ) -> Tensor:
-    """DDPM sampling in `steps` equal steps from t = 1 to 0.
+    """DDPM sampling from t = 1 to 0 in a number of equal steps, or at the timesteps given, these two among them.
 
     predict(x, t): noise predicted for x of `shape` at t of shape (n,). randn(shape): standard normal noise; it is asked
-    first for the start (unless `start` is given), then once per step but the last. Returns float32 of `shape`.
+    first for the start (unless `start` is given), then once per step but the last. Returns float32 of `shape`, or
+    float64 where the start is.
     """
-    # alpha-bar of the whole path is known beforehand, in float64: nothing in the loop waits for the device
-    alpha_bars = [float(a) for a in schedule.alpha_bar(torch.linspace(1, 0, steps + 1, dtype=torch.float64))]
-    x = randn(shape) if start is None else start
-    for i in range(steps):
-        t = torch.full((shape[0],), 1 - i / steps, device=x.device)
-        last = i == steps - 1
+    x = wide(randn(shape) if start is None else start)
+    # alpha-bar of the whole path is known beforehand: nothing in the loop waits for the device
+    equal = isinstance(steps, int)
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64) if equal else torch.tensor(steps, dtype=torch.float64)
+    alpha_bars = schedule.alpha_bar(times.to(x.dtype)).tolist()
+    for i, time in enumerate(times.tolist()[:-1]):
+        t = torch.full((shape[0],), time, device=x.device, dtype=x.dtype)
+        last = i == len(times) - 2
         x = ddpm_step(x, predict(x, t), alpha_bars[i], alpha_bars[i + 1], None if last else randn(shape))
     return x

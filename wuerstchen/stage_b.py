@@ -14,20 +14,23 @@ from wuerstchen.blocks import (
     TimestepBlock,
     init_blocks_,
     timestep_embedding,
+    wide,
     xavier_,
 )
+from wuerstchen.diffusion import OBJECTIVES
 from wuerstchen.presets import UNetConfig
 
 
 def resized(mapped: Tensor, shuffle: int, grid: tuple[int, int]) -> Tensor:
-    """Mapped compressor latents (n, c * shuffle^2, h, w) at the size of a level, float32 (n, c, *grid).
+    """Mapped compressor latents (n, c * shuffle^2, h, w) at the size of a level, (n, c, *grid), float32 or more.
 
     Shuffle 1 is the released code's bicubic resize. (It maps after the resize; that is the same, as the weights of a
     resize add up to one.) Otherwise each latent becomes shuffle^2 positions first, and a simpler resize will do.
     """
-    x = mapped.float()
+    x = wide(mapped)
     if shuffle == 1:
-        return F.interpolate(x, grid, mode="bicubic", align_corners=True, antialias=True)
+        x = F.interpolate(x, grid, mode="bicubic", align_corners=True, antialias=True)
+        return x.contiguous(memory_format=torch.channels_last)
     x = F.pixel_shuffle(x, shuffle).contiguous(memory_format=torch.channels_last)
     return F.interpolate(x, grid, mode="bilinear" if grid[0] > x.shape[-2] else "area")
 
@@ -41,6 +44,8 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig):
         super().__init__()
+        if config.objective not in OBJECTIVES:
+            raise ValueError(f"objective: {config.objective!r} is not known; use one of {', '.join(OBJECTIVES)}")
         self.config = config
         widths, c_cond = config.widths, config.c_cond
         self.clip_mapper = nn.Linear(config.c_text, c_cond)
@@ -124,12 +129,12 @@ class UNet(nn.Module):
                 if mapper is not None:
                     factor = self.config.patch * 2 ** (i if i < levels else 2 * levels - 1 - i)
                     grid = (size[0] // factor, size[1] // factor)
-                    maps[i] = resized(mapper(image), self.config.image_shuffle, grid)
+                    maps[i] = resized(mapper(image), self.config.image_shuffle, grid).to(text.dtype)
         return {"keys_values": keys_values, "maps": maps}
 
     def forward(self, x: Tensor, t: Tensor, condition: dict) -> tuple[Tensor, Tensor]:
         """x: noised latents (n, c_in, h, w), h and w multiples of patch * 2 ** (levels - 1); t: (n,) in [0, 1];
-        condition: from `condition()`. Returns A, B like x; B lies in [0.001, 0.999].
+        condition: from `condition()`. Returns A, B like x; with the objective "sigmoid" B lies in [0.001, 0.999].
         """
         embedding = timestep_embedding(t, self.config.c_timestep).to(x.dtype)
         keys_values = iter(condition["keys_values"])
@@ -152,5 +157,5 @@ class UNet(nn.Module):
                     x = block(x)
             if up < 0:
                 skips.append(x)
-        a, b = self.clf(x).float().chunk(2, dim=1)
-        return a, b.sigmoid() * (1 - 2e-3) + 1e-3
+        a, b = wide(self.clf(x)).chunk(2, dim=1)
+        return a, b.sigmoid() * (1 - 2e-3) + 1e-3 if self.config.objective == "sigmoid" else b

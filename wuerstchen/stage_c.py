@@ -9,6 +9,7 @@ from wuerstchen.blocks import (
     TimestepBlock,
     init_blocks_,
     timestep_embedding,
+    wide,
     xavier_,
 )
 from wuerstchen.presets import StageCConfig
@@ -53,4 +54,4 @@ class StageC(nn.Module):
         for i in range(self.config.depth):
             residual, timestep, attention = self.blocks[3 * i : 3 * i + 3]
             x = attention(timestep(residual(x), embedding), condition[i])
-        return self.out(x).float().chunk(2, dim=1)
+        return wide(self.out(x)).chunk(2, dim=1)

@@ -11,18 +11,21 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from wuerstchen import weights
-from wuerstchen.compressor import SemanticCompressor, efficientnet_lite
+from wuerstchen.compressor import SemanticCompressor
+from wuerstchen.conditions import DRAWS, disturbed
 from wuerstchen.data import load_index, load_pictures
 from wuerstchen.diffusion import (
     LOSS_WEIGHTS,
+    OBJECTIVES,
     TIMESTEP_SAMPLING,
     CosineSchedule,
     noise_loss,
-    predicted_noise_b,
     predicted_noise_c,
 )
+from wuerstchen.perceptual import perceptual_loss
 from wuerstchen.precompute import images
 from wuerstchen.presets import Preset, to_dict
+from wuerstchen.scaling import latent_scaling, scale_latents, unscale_latents  # noqa: F401 (the last for pipelines)
 from wuerstchen.seeds import generator
 from wuerstchen.stage_a import Discriminator, StageA
 from wuerstchen.stage_b import UNet
@@ -75,31 +78,6 @@ class Task:
         raise NotImplementedError
 
 
-class PerceptualLoss(nn.Module):
-    """Mean squared distance of channel-normalised EfficientNet-Lite1 features at strides 2, 4 and 8 (LPIPS without its
-    learned weights). Images (n, 3, h, w) in [0, 1]."""
-
-    def __init__(self, pretrained: bool = True):
-        super().__init__()
-        net = efficientnet_lite(1, pretrained)
-        self.stages = nn.ModuleList([nn.Sequential(net.conv_stem, net.bn1), *net.blocks[:3]]).requires_grad_(False)
-        self.eval()
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        x = (x - 0.5) / 0.5
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(F.normalize(x, dim=1, eps=1e-6))
-        return maps
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad():
-            targets = self.features(y)
-        pairs = zip(self.features(x), targets, strict=True)
-        return torch.stack([(a.float() - b.float()).square().sum(1).mean() for a, b in pairs]).mean()
-
-
 class StageATask(Task):
     columns = ("loss", "mse", "perceptual", "vq", "adversarial", "discriminator", "codes_used")
 
@@ -111,7 +89,7 @@ class StageATask(Task):
         self.held_out = pictures[[row["split"] == "validation" for row in rows]]
         self.n = len(self.pictures)
         self.modules = nn.ModuleDict({"stage_a": StageA(preset.stage_a)})
-        self.perceptual = PerceptualLoss().to(memory_format=torch.channels_last)
+        self.perceptual = perceptual_loss(self.recipe.perceptual).to(memory_format=torch.channels_last)
         self.discriminator = Discriminator(self.recipe.discriminator_width, self.recipe.discriminator_depth)
         self.seed = seed
 
@@ -271,11 +249,11 @@ class DiffusionTask(Task):
         return math.ceil(torch.lerp(short, long, self.recipe.long_captions))
 
     def text(self, rows: Tensor, random: torch.Generator | None) -> Tensor:
-        """Places, among `tokens`, of short or, at times, long captions; at times of the empty prompt (3.2), drawn per
-        sample."""
+        """Places, among `tokens`, of short or, at times, long captions; at times of the empty prompt (3.2)."""
         if random is None:
             return self.places[rows]
         u, v = torch.rand(2, len(rows), generator=random)
+        v = DRAWS[self.recipe.drop_text_per](v)
         rows = torch.where(u < self.recipe.long_captions, rows + self.pictures, rows)
         return self.places[torch.where(v < self.recipe.drop_text, 2 * self.pictures, rows)]
 
@@ -350,22 +328,21 @@ class StageBTask(DiffusionTask):
 
     def predict(self, modules, noised, t, text, image, random):
         if random is not None:
-            recipe = self.recipe
-            u, until = torch.rand(2, len(image), generator=random)
-            noise = torch.randn(image.shape, generator=random)
-            blurred = self.schedule.add_noise(image, until * recipe.noise_image_until, noise)
-            u = u[:, None, None, None]
-            image = torch.where(u < recipe.drop_image + (1 - recipe.drop_image) * recipe.noise_image, blurred, image)
-            image = image * (u >= recipe.drop_image)
+            image = disturbed(image, self.recipe, self.schedule, random)
         stage_b = modules["stage_b"]
         a, b = stage_b(noised, t, stage_b.condition(self.dense(text), image, noised.shape[-2:]))
-        return predicted_noise_b(noised, a, b)
+        return OBJECTIVES[stage_b.config.objective](noised, a, b)
 
     def pretrained(self) -> list[nn.Parameter]:
         return list(self.modules["compressor"].backbone.parameters())
 
     def metadata(self, modules: nn.ModuleDict) -> dict:
-        return {"stage_b": to_dict(self.preset.stage_b), "compressor": to_dict(self.preset.compressor)}
+        sampling = self.preset.sampling
+        return {
+            "stage_b": to_dict(self.preset.stage_b),
+            "compressor": to_dict(self.preset.compressor),
+            "start": sampling.start_b if sampling else "noise",
+        }
 
 
 class StageCTask(DiffusionTask):
@@ -405,40 +382,10 @@ class BaselineTask(DiffusionTask):
     def predict(self, modules, noised, t, text, image, random):
         unet = modules["baseline_ldm"]
         a, b = unet(noised, t, unet.condition(self.dense(text)))
-        return predicted_noise_b(noised, a, b)
+        return OBJECTIVES[unet.config.objective](noised, a, b)
 
     def metadata(self, modules: nn.ModuleDict) -> dict:
         return {"baseline_ldm": to_dict(self.preset.baseline_ldm)}
-
-
-def latent_scaling(name: str, measured: dict) -> dict:
-    """Offset and scale per channel of Stage C's targets, (x + offset) / scale.
-
-    "released" is the released code's (x + 1) / 42; "unit" standardises each channel by the `mean` and `std` measured
-    over the training pictures.
-    """
-    if name == "released":
-        return {"name": name, "offset": [1.0], "scale": [42.0]}
-    if name == "unit":
-        if min(measured["std"]) < 1e-3:
-            raise ValueError(
-                f"a channel of the compressor's latents is constant (standard deviations {measured['std']}): Stage B's"
-                " training has collapsed; train it again with a lower learning rate"
-            )
-        return {"name": name, "offset": [-m for m in measured["mean"]], "scale": measured["std"]}
-    raise ValueError(f"latent_scaling: {name!r}; use unit or released")
-
-
-def scale_latents(x: Tensor, scaling: dict) -> Tensor:
-    """Compressor latents (n, c, h, w) to Stage C's scale."""
-    offset, scale = (torch.tensor(scaling[key]).view(-1, 1, 1).to(x.device) for key in ("offset", "scale"))
-    return (x + offset) / scale
-
-
-def unscale_latents(x: Tensor, scaling: dict) -> Tensor:
-    """The inverse of `scale_latents`."""
-    offset, scale = (torch.tensor(scaling[key]).view(-1, 1, 1).to(x.device) for key in ("offset", "scale"))
-    return x * scale - offset
 
 
 DIFFUSION_TASKS = {"b": StageBTask, "c": StageCTask, "baseline-ldm": BaselineTask}

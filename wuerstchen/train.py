@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from wuerstchen import weights
 from wuerstchen.blocks import AttentionBlock, ResBlock, TimestepBlock
+from wuerstchen.conditions import DRAWS
 from wuerstchen.diffusion import LOSS_WEIGHTS, TIMESTEP_SAMPLING
 from wuerstchen.execution import autocast, can_compile, compile_blocks, native_precision
 from wuerstchen.files import atomic_path, sha256_file, sha256_text, write_json, write_text
@@ -76,6 +77,31 @@ def _adamw(params: Iterable[nn.Parameter], r: Recipe, slow: Iterable[nn.Paramete
 OPTIMISERS = {"adamw": adamw, "muon": muon}
 
 
+def not_finite(values: dict[str, float], step: int, recipe: Recipe) -> None:
+    """Raises FloatingPointError that names the first loss which is not finite."""
+    if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
+        raise FloatingPointError(
+            f"{wrong[0]} is {values[wrong[0]]} at step {step}; the state before it is kept; lower the learning"
+            f" rate ({recipe.learning_rate}) or train in fp32 (precision is {recipe.precision})"
+        )
+
+
+def descend(optimisers: Iterable[torch.optim.Optimizer], recipe: Recipe, step: int) -> None:
+    """Clip the gradients of each optimiser's parameters, let it make the step, and forget them."""
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["factor"] * learning_rate(recipe, step)
+        everything = [p for group in optimiser.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(everything, recipe.clip)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+
+def ema_decay(recipe: Recipe, step: int) -> float:
+    """Decay of the moving average after `step` steps: shorter at first, when there is little to average."""
+    return min(recipe.ema, step / (step + 10))
+
+
 class Trainer:
     """State of one training: networks, their moving average, optimisers, history. Saved whole, resumed exactly."""
 
@@ -101,29 +127,19 @@ class Trainer:
         with self.autocast():
             losses = self.task.losses(self.task.modules, rows, random, self.step)
         values = {name: value.item() for name, value in losses.items()}
-        if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
-            raise FloatingPointError(
-                f"{wrong[0]} is {values[wrong[0]]} at step {self.step}; the state before it is kept; lower the learning"
-                f" rate ({self.recipe.learning_rate}) or train in fp32 (precision is {self.recipe.precision})"
-            )
+        not_finite(values, self.step, self.recipe)
         losses["loss"].backward()
         if "discriminator" in losses:
             self.optimisers[-1].zero_grad(set_to_none=True)  # the generator's loss left gradients there
             losses["discriminator"].backward()
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = group["factor"] * learning_rate(self.recipe, self.step)
-            everything = [p for group in optimiser.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(everything, self.recipe.clip)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        descend(self.optimisers, self.recipe, self.step)
         self.step += 1
         self._average()
         return values
 
     @torch.no_grad()
     def _average(self) -> None:
-        decay = min(self.recipe.ema, self.step / (self.step + 10))
+        decay = ema_decay(self.recipe, self.step)
         theirs, ours = self.task.modules.state_dict(), self.averaged.state_dict()
         floats = [name for name, value in ours.items() if value.is_floating_point()]
         torch._foreach_lerp_([ours[name] for name in floats], [theirs[name] for name in floats], 1 - decay)
@@ -265,8 +281,14 @@ def train(
         raise ValueError(f"preset {preset_name} has no training recipe for stage {stage}")
     chosen = overridden(plain, stage, settings)
     recipe = chosen.recipes[stage]
-    choices = (("optimiser", OPTIMISERS), ("loss_weight", LOSS_WEIGHTS), ("timesteps", TIMESTEP_SAMPLING))
-    for key, known in choices:
+    choices = {
+        "optimiser": OPTIMISERS,
+        "loss_weight": LOSS_WEIGHTS,
+        "timesteps": TIMESTEP_SAMPLING,
+        "drop_text_per": DRAWS,
+        "drop_image_per": DRAWS,
+    }
+    for key, known in choices.items():
         if getattr(recipe, key, None) not in (None, *known):
             raise ValueError(f"{key}: {getattr(recipe, key)!r} is not known; use one of {', '.join(known)}")
     torch.manual_seed(derive(seed, stage, "init"))
@@ -354,10 +376,12 @@ def train(
 
 
 def main(argv: list[str] | None = None) -> None:
+    from wuerstchen import cluster  # which shares the optimiser with this module
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stage", required=True, choices=["a", "b", "c", "baseline-ldm", "probe"])
     parser.add_argument("--preset", required=True)
-    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--data", required=True, help="a study's data folder, or shards: 'shards/{000000..000999}.tar'")
     parser.add_argument("--latents", type=Path)
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--steps", type=int)
@@ -370,12 +394,15 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--continue-from", type=Path, help="folder of an earlier training that goes on here")
     parser.add_argument("--out", required=True, type=Path)
+    cluster.add_arguments(parser)
     args = parser.parse_args(argv)
     try:
+        if cluster.is_for_cluster(args.data):
+            raise SystemExit(cluster.train(args))
         train(
             args.stage,
             args.preset,
-            args.data,
+            Path(args.data),
             args.out,
             args.seed,
             args.latents,

@@ -1,10 +1,11 @@
 """The four models of the paper's Figure 4 at their published sizes, with random weights: trained ones take as long.
 
-Stable Diffusion runs in diffusers' own pipelines; Würstchen's networks are this project's. Each is built and drawn with
-alike: `draw(batch_size)` goes from token ids to uint8 pictures in the computer's memory. Only tokenisation is left out.
+Stable Diffusion runs in diffusers' own pipelines, Würstchen in this project's, each as its users construct it. All are
+drawn with alike: `draw(batch_size)` goes from token ids to uint8 pictures in the computer's memory.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wuerstchen.diffusion import CosineSchedule, predicted_noise_b, predicted_noise_c, sample
-from wuerstchen.pipeline import doubled, guided_noise
+from wuerstchen.pipeline import Pipeline
 from wuerstchen.presets import Preset, preset
+from wuerstchen.published import Networks
+from wuerstchen.sampling import to_uint8
+from wuerstchen.scaling import latent_scaling
 from wuerstchen.stage_a import StageA
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
-from wuerstchen.tasks import latent_scaling, unscale_latents
 
 NETWORKS = Path(__file__).parents[1] / "published" / "networks.json"
 LENGTH, START, WORD, END = 77, 49406, 320, 49407  # CLIP's text length and some of its tokens
@@ -43,10 +45,23 @@ def token_ids(batch_size: int, words: int, device: torch.device) -> Tensor:
     return ids
 
 
+class UntrainedText:
+    """A text encoder for `Pipeline` that makes as many tokens of a prompt as it has words."""
+
+    def __init__(self, network: nn.Module):
+        self.network = network
+
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """Last layer's tokens, (n, 77, d)."""
+        ids = torch.cat([token_ids(1, len(prompt.split()), self.network.device) for prompt in prompts])
+        return self.network(ids).last_hidden_state
+
+
 class PaperSize:
     """A model at its published size: `networks` by name, all on one device and in one precision."""
 
     networks: dict[str, nn.Module]
+    parameters: dict[str, int]
     finite = True  # whether the last pictures were: processors draw less power, and run faster, on NaN
 
     def __init__(self, entry: dict[str, Any], device: torch.device, dtype: torch.dtype, size: int):
@@ -56,25 +71,11 @@ class PaperSize:
     def ready(self, **networks: nn.Module) -> None:
         """Take networks in use: no gradients, no dropout."""
         self.networks = {name: net.to(self.dtype).eval().requires_grad_(False) for name, net in networks.items()}
-
-    def parameters(self) -> dict[str, int]:
-        """Parameters of each network."""
-        return {name: sum(p.numel() for p in network.parameters()) for name, network in self.networks.items()}
-
-    def compiled_parts(self) -> list[nn.Module]:
-        """What torch.compile is asked for: the networks that denoise, and the decoder."""
-        raise NotImplementedError
+        self.parameters = {name: sum(p.numel() for p in net.parameters()) for name, net in self.networks.items()}
 
     def compile(self) -> None:
-        """Compile for fixed shapes, as one does who draws many batches of one size."""
-        torch._dynamo.reset()
-        for part in self.compiled_parts():
-            part.compile(dynamic=False)
-
-    def pixels(self, images: Tensor) -> np.ndarray:
-        """Images (n, 3, h, w) in about [0, 1] as uint8 (n, h, w, 3) in the computer's memory."""
-        self.finite = bool(images.isfinite().all())
-        return images.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        """Compile what denoises and the decoder, for fixed shapes, when they first run."""
+        raise NotImplementedError
 
     def draw(self, batch_size: int, steps: int | None = None) -> np.ndarray:
         """One batch, uint8 (n, size, size, 3); `steps` in place of the model's own, to warm up."""
@@ -82,7 +83,7 @@ class PaperSize:
 
 
 class PaperWuerstchen(PaperSize):
-    """Würstchen from this project's networks, sampled as section 3.3 says: timesteps and sampler in float32."""
+    """Würstchen in this project's `Pipeline`, which rewrites the networks for sampling when it is first used."""
 
     def __init__(
         self,
@@ -93,51 +94,35 @@ class PaperWuerstchen(PaperSize):
         of: Preset | None = None,
     ):
         super().__init__(entry, device, dtype, size)
-        of = of or preset(entry["preset"])
+        self.preset, self.pipeline, self.compiled = of or preset(entry["preset"]), None, False
         with device:
             self.ready(
                 text_encoder_c=text_model(entry["text_encoder_c"]),
                 text_encoder_b=text_model(entry["text_encoder_b"]),
-                stage_c=StageC(of.stage_c).to(memory_format=torch.channels_last),
-                stage_b=UNet(of.stage_b).to(memory_format=torch.channels_last),
-                stage_a=StageA(of.stage_a).to(memory_format=torch.channels_last),
+                stage_c=StageC(self.preset.stage_c),
+                stage_b=UNet(self.preset.stage_b),
+                stage_a=StageA(self.preset.stage_a),
             )
-        self.scaling = latent_scaling("released", {})
+        self.networks["stage_a"].out_block.register_forward_hook(self.look)
 
-    def compiled_parts(self) -> list[nn.Module]:
-        stage_a = self.networks["stage_a"]
-        return [self.networks["stage_c"], self.networks["stage_b"], stage_a.up_blocks, stage_a.out_block]
+    def look(self, module: nn.Module, inputs: tuple[Tensor, ...], images: Tensor) -> None:
+        """Whether the decoder gives finite pictures."""
+        self.finite &= bool(images.isfinite().all())
 
-    def text(self, encoder: str, ids: Tensor, scale: float) -> Tensor:
-        """Tokens of the prompts and, where guidance needs it, of the empty prompt."""
-        network = self.networks[encoder]
-        null = network(token_ids(1, 0, self.device)).last_hidden_state
-        return doubled(network(ids).last_hidden_state, null, scale)
+    def compile(self) -> None:
+        torch._dynamo.reset()
+        self.compiled = True
 
-    def denoise(self, stage: str, objective, condition, scale: float, shape: tuple[int, ...], steps: int) -> Tensor:
-        """Latents of `shape`, float32, sampled by one stage."""
-
-        def network(x: Tensor, t: Tensor, condition) -> tuple[Tensor, Tensor]:
-            return self.networks[stage](x.to(self.dtype, memory_format=torch.channels_last), t, condition)
-
-        def noise(shape: tuple[int, ...]) -> Tensor:
-            return torch.randn(shape, device=self.device)
-
-        return sample(guided_noise(network, objective, condition, scale), shape, steps, noise, CosineSchedule())
-
-    @torch.inference_mode()
     def draw(self, batch_size: int, steps: int | None = None) -> np.ndarray:
-        stage_a, stage_b, stage_c = (self.networks[f"stage_{stage}"] for stage in "abc")
-        ids, scale = token_ids(batch_size, 20, self.device), self.guidance["guidance_c"]
-        condition = stage_c.condition(self.text("text_encoder_c", ids, scale))
-        shape = (batch_size, stage_c.config.c_in, *[self.size * 3 // 128] * 2)
-        image = self.denoise("stage_c", predicted_noise_c, condition, scale, shape, steps or self.steps["steps_c"])
-        image, scale = unscale_latents(image, self.scaling).to(self.dtype), self.guidance["guidance_b"]
-        image = image if scale == 1 else torch.cat([image, torch.zeros_like(image)])
-        shape = (batch_size, stage_b.config.c_in, *[self.size // 4] * 2)
-        condition = stage_b.condition(self.text("text_encoder_b", ids, scale), image, shape[2:])
-        latents = self.denoise("stage_b", predicted_noise_b, condition, scale, shape, steps or self.steps["steps_b"])
-        return self.pixels(stage_a.decode((latents * stage_a.config.scale_factor).to(self.dtype)))
+        if self.pipeline is None:
+            text = {name: UntrainedText(self.networks[f"text_encoder_{name[-1]}"]) for name in ("text_b", "text_c")}
+            stages = {name: self.networks[name] for name in ("stage_a", "stage_b", "stage_c")}
+            scaling = latent_scaling("released", {})
+            networks = Networks(preset=self.preset, scaling=scaling, compressor=None, **stages, **text)
+            self.pipeline = Pipeline(networks, self.compiled)
+        self.finite = True
+        how = self.guidance | (self.steps if steps is None else dict.fromkeys(self.steps, steps))
+        return self.pipeline([" ".join(["word"] * 20)] * batch_size, self.size, self.size, **how)
 
 
 class PaperStableDiffusion(PaperSize):
@@ -168,8 +153,10 @@ class PaperStableDiffusion(PaperSize):
         made.set_progress_bar_config(disable=True)
         self.pipeline = made
 
-    def compiled_parts(self) -> list[nn.Module]:
-        return [self.networks["unet"], self.networks["vae"].decoder]
+    def compile(self) -> None:
+        torch._dynamo.reset()
+        for part in (self.networks["unet"], self.networks["vae"].decoder):
+            part.compile(dynamic=False)
 
     def embeddings(self, batch_size: int) -> dict[str, Tensor]:
         """What the pipeline makes of prompts, as its arguments: XL takes zeros for the empty prompt."""
@@ -196,7 +183,8 @@ class PaperStableDiffusion(PaperSize):
             guidance_scale=self.guidance["guidance"],
             output_type="pt",
         ).images
-        return self.pixels(images)
+        self.finite = bool(images.isfinite().all())
+        return to_uint8(images)
 
 
 def build(model: str, device: torch.device, dtype: torch.dtype) -> PaperSize:

@@ -12,6 +12,7 @@ from torch import nn
 
 from evaluation import scorer
 from evaluation.scorer import Recipe
+from wuerstchen.assets import locate
 from wuerstchen.files import read_json, sha256_file, write_json, write_jsonl
 from wuerstchen.shards import write_shard
 
@@ -113,7 +114,7 @@ def test_a_texts_neighbours_do_not_change_it(loaded):
 def test_text_features_are_minilms_mean_of_tokens(loaded):
     transformers = pytest.importorskip("sentence_transformers")
     texts = ["openmoji of hot dog", "a flat drawing on white that shows a cat"]
-    theirs = transformers.SentenceTransformer(str(scorer.minilm_files()), device="cpu").encode(texts)
+    theirs = transformers.SentenceTransformer(str(locate("minilm/config").parent), device="cpu").encode(texts)
     ours = scorer.text_features(loaded.model, scorer.Tokens(), texts)
     for text, expected in zip(texts, theirs, strict=True):
         value = nn.functional.normalize(ours[text], dim=0).numpy()

@@ -326,8 +326,8 @@ def test_latent_scaling_inverts():
     assert released.item() == pytest.approx(2 / 42)
     with pytest.raises(ValueError, match="is constant"):
         latent_scaling("unit", {"mean": [0.0, 0.0], "std": [1.0, 0.0]})
-    with pytest.raises(ValueError, match="latent_scaling: 'none'"):
-        latent_scaling("none", {})
+    with pytest.raises(ValueError, match="latent_scaling: 'other'"):
+        latent_scaling("other", {})
 
 
 def test_checkpoints_name_what_is_wrong(tmp_path):

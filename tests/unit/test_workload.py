@@ -19,10 +19,10 @@ from evaluation.verdicts import grids
 from evaluation.workload_table import text_finding, workload_table
 from wuerstchen import weights
 from wuerstchen.files import read_json, read_jsonl, write_jsonl
-from wuerstchen.pipeline import to_uint8
 from wuerstchen.presets import preset
 from wuerstchen.probe import ProbeDecoder
 from wuerstchen.probing import resized
+from wuerstchen.sampling import to_uint8
 from wuerstchen.tasks import make_task
 
 SETTINGS = {"steps_c": 3, "guidance_c": 3, "steps_b": 2, "guidance_b": 2}

@@ -1,0 +1,290 @@
+"""Published weights: files as diffusers, transformers and the authors write them, compared with what they came from."""
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import small_clip
+import torch
+from diffusers import DDPMWuerstchenScheduler, WuerstchenCombinedPipeline
+from diffusers.pipelines.deprecated.wuerstchen import PaellaVQModel, WuerstchenDiffNeXt, WuerstchenPrior
+from hub_server import HubServer
+from safetensors.torch import load_file, save_file
+
+from wuerstchen import assets, clip, published
+from wuerstchen.clip import ClipConfig
+from wuerstchen.convert import to_diffusers
+from wuerstchen.presets import CompressorConfig, preset
+from wuerstchen.published import PUBLISHED, load, load_part
+
+PROMPTS = ["a cat dressed as a fire fighter", ""]
+FOLDERS = {"stage-a": "vqgan", "stage-b": "decoder", "stage-c": "prior_prior"}
+
+
+def randomised(net: torch.nn.Module) -> torch.nn.Module:
+    """Random values everywhere, statistics of batch norms too."""
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(0.05 * torch.randn_like(tensor) + (tensor > 0.5) * 1.0)
+    return net.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def theirs():
+    """The modules of a small Würstchen, all of diffusers and transformers."""
+    torch.manual_seed(0)
+    nets = {
+        "stage-a": PaellaVQModel(bottleneck_blocks=2, embed_dim=16, num_vq_embeddings=32, scale_factor=0.43),
+        "stage-b": WuerstchenDiffNeXt(
+            c_hidden=[8, 16, 32, 32],
+            nhead=[-1, 2, 4, 4],
+            blocks=[1, 2, 3, 1],
+            c_cond=24,
+            clip_embd=32,
+        ),
+        "stage-c": WuerstchenPrior(c=32, c_cond=40, depth=2, nhead=4),
+    }
+    text = {"": small_clip.model(32, 2, 4, seed=1), "prior_": small_clip.model(40, 3, 5, seed=2)}
+    return {name: randomised(net) for name, net in nets.items()} | text
+
+
+@pytest.fixture(scope="session")
+def saved(theirs, tmp_path_factory):
+    """The folder that diffusers saves the whole pipeline to."""
+    tokenizer = small_clip.tokenizer()
+    pipeline = WuerstchenCombinedPipeline(
+        tokenizer=tokenizer,
+        text_encoder=theirs[""],
+        decoder=theirs["stage-b"],
+        scheduler=DDPMWuerstchenScheduler(),
+        vqgan=theirs["stage-a"],
+        prior_tokenizer=tokenizer,
+        prior_text_encoder=theirs["prior_"],
+        prior_prior=theirs["stage-c"],
+        prior_scheduler=DDPMWuerstchenScheduler(),
+    )
+    folder = tmp_path_factory.mktemp("saved")
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(saved):
+    """The preset of the small Würstchen."""
+    return load(saved).preset
+
+
+@pytest.fixture(scope="session")
+def compressor():
+    """A Semantic Compressor with random weights, of torchvision's and torch's own modules, and its file's tensors."""
+    import torchvision
+
+    torch.manual_seed(3)
+    backbone = torchvision.models.efficientnet_v2_s(weights=None).features.eval()
+    mapper = torch.nn.Sequential(torch.nn.Conv2d(1280, 16, 1, bias=False), torch.nn.BatchNorm2d(16)).eval()
+    net = torch.nn.ModuleDict({"backbone": backbone, "mapper": mapper}).requires_grad_(False)
+    return torch.nn.Sequential(backbone, mapper), dict(net.state_dict())
+
+
+def to_authors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The names of torch's MultiheadAttention and of torchtools' quantiser, which the authors' code has."""
+    named = {}
+    for name, tensor in tensors.items():
+        if ".to_q." in name:
+            joined = torch.cat([tensors[name.replace(".to_q.", f".to_{letter}.")] for letter in "qkv"])
+            named[name.replace(".to_q.", ".attn.in_proj_")] = joined
+        elif ".to_k." not in name and ".to_v." not in name:
+            name = name.replace(".to_out.0.", ".attn.out_proj.")
+            named[name.replace("vquantizer.embedding.", "vquantizer.codebook.")] = tensor
+    return named
+
+
+@pytest.fixture
+def authors(theirs, compressor, tmp_path):
+    """A folder of the authors' checkpoints of version 2."""
+    a, b, c = (to_authors(theirs[part].state_dict()) for part in FOLDERS)
+    assert "vquantizer.codebook.weight" in a and "blocks.2.attention.attn.in_proj_weight" in c
+    torch.save({"state_dict": a}, tmp_path / "vqgan_f4_v1_500k.pt")
+    torch.save({"state_dict": b, "effnet_state_dict": compressor[1]}, tmp_path / "model_v2_stage_b.pt")
+    torch.save({"ema_state_dict": c}, tmp_path / "model_v2_stage_c_finetune_interpolation.pt")
+    return tmp_path
+
+
+def assert_same(networks, theirs):
+    """The networks hold the tensors that theirs hold, and compute what these compute."""
+    for part, net in (("stage-a", networks.stage_a), ("stage-b", networks.stage_b), ("stage-c", networks.stage_c)):
+        ours, expected = to_diffusers(part, net.state_dict()), theirs[part].state_dict()
+        assert ours.keys() == expected.keys()
+        assert all(torch.equal(ours[name], expected[name]) for name in expected), part
+        assert not net.training
+    torch.manual_seed(5)
+    t = torch.tensor([0.2, 0.9])
+    x, text = torch.randn(2, 16, 6, 6), torch.randn(2, 7, 40)
+    with torch.inference_mode():
+        a, b = networks.stage_c(x, t, networks.stage_c.condition(text))
+        # theirs gives (x - A) / (|1 - B| + 1e-5)
+        assert ((x - a) / ((1 - b).abs() + 1e-5) - theirs["stage-c"](x, t, text)).abs().max() < 1e-4
+        x, text, image = torch.randn(2, 4, 32, 32), torch.randn(2, 7, 32), torch.randn(2, 16, 3, 3)
+        a, b = networks.stage_b(x, t, networks.stage_b.condition(text, image, (32, 32)))
+        assert ((x - a) / b - theirs["stage-b"](x, t, image, text)).abs().max() < 1e-3
+        expected = theirs["stage-a"].decode(x).sample
+        assert (networks.stage_a.decode(x) - expected).abs().max() < 1e-5 and expected.std() > 0.01
+    tokenizer = small_clip.tokenizer()
+    for encoder, name in ((networks.text_b, ""), (networks.text_c, "prior_")):
+        assert (encoder.encode(PROMPTS) - small_clip.tokens(theirs[name], tokenizer, PROMPTS)).abs().max() < 1e-5
+
+
+def test_a_pipeline_that_diffusers_saved(saved, theirs):
+    networks = load(saved)
+    assert_same(networks, theirs)
+    assert networks.compressor is None
+    assert networks.preset.stage_a.scale_factor == 0.43
+    assert networks.scaling == {"name": "released", "offset": [1.0], "scale": [42.0]}
+
+
+@pytest.fixture
+def hub(saved, small, theirs, compressor, tmp_path, monkeypatch):
+    """A hub on loopback that has every file of `released-v2`, at the names of the real ones and the small size."""
+    server = HubServer()
+    save_file(compressor[1], tmp_path / "compressor.safetensors")
+    sources = {f"wuerstchen-v2/{part}": saved / name / assets.DIFFUSERS for part, name in FOLDERS.items()}
+    sources["wuerstchen-v2/compressor"] = tmp_path / "compressor.safetensors"
+    for name, prefix in (("clip-h", ""), ("clip-bigg", "prior_")):
+        released = load_file(saved / f"{prefix}text_encoder" / "model.safetensors")
+        save_file({f"text_model.{key}": value for key, value in released.items()}, tmp_path / name)
+        sources |= {f"{name}/text": tmp_path / name, f"{name}/tokenizer": saved / f"{prefix}tokenizer/tokenizer.json"}
+    for name, path in sources.items():
+        asset, content = assets.ASSETS[name], path.read_bytes()
+        server.files[f"{asset.source.repo}/resolve/{asset.source.revision}/{asset.source.path}"] = content
+        digest = hashlib.sha256(content).hexdigest()
+        monkeypatch.setitem(assets.ASSETS, name, replace(asset, bytes=len(content), sha256=digest))
+    released = replace(small, text=preset("released-v2").text, compressor=CompressorConfig())
+    monkeypatch.setattr(published, "preset", {"released-v2": released}.__getitem__)
+    monkeypatch.setattr(clip, "SIZES", {"clip-h": ClipConfig(32, 2, 4), "clip-bigg": ClipConfig(40, 3, 5)})
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path / "assets"))
+    yield server
+    server.close()
+
+
+def test_the_published_model_from_the_hub(hub, theirs, compressor):
+    for name in (*PUBLISHED["released-v2"].values(), "clip-h/text", "clip-h/tokenizer", "clip-bigg/text"):
+        assets.fetch(name)
+    with pytest.raises(ValueError, match="clip-bigg/tokenizer is missing"):  # nothing is fetched on the way
+        load("released-v2")
+    assets.fetch("clip-bigg/tokenizer")
+    networks = load("released-v2")
+    assert_same(networks, theirs)
+    images = torch.rand(1, 3, 96, 96)
+    with torch.inference_mode():
+        ours, expected = networks.compressor.features(images), compressor[0][0](images)
+        assert torch.allclose(ours, expected, atol=1e-6)
+        assert torch.allclose(networks.compressor.head(images), compressor[0](images), atol=1e-5)
+
+
+def test_the_authors_files(authors, hub, theirs, compressor):
+    for name in ("clip-h/text", "clip-h/tokenizer", "clip-bigg/text", "clip-bigg/tokenizer"):
+        assets.fetch(name)
+    networks = load(authors)
+    assert_same(networks, theirs)
+    loaded = networks.compressor.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in compressor[1].items())
+    (authors / "model_v2_stage_c.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match="one file .* is needed, there is: model_v2_stage_c.pt, model_v2_stage_c_fin"):
+        load(authors)
+    (authors / "vqgan_f4_v1_500k.pt").unlink()
+    with pytest.raises(ValueError, match="vqgan_f4_v1_500k.pt is missing"):
+        load(authors)
+
+
+def test_half_precision_and_no_gradients(saved):
+    networks = load(saved, torch.bfloat16)
+    for net in (networks.stage_a, networks.stage_b, networks.stage_c):
+        assert {p.dtype for p in net.parameters()} == {torch.bfloat16}
+        assert not any(p.requires_grad for p in net.parameters())
+    assert networks.text_c.encode(PROMPTS).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("part", FOLDERS)
+def test_tensors_that_do_not_fit_are_named(part, saved, small, tmp_path):
+    tensors = load_file(saved / FOLDERS[part] / assets.DIFFUSERS)
+    name = {"stage-a": "out_block.0.bias", "stage-b": "clip_mapper.bias", "stage-c": "cond_mapper.0.bias"}[part]
+    cases = {
+        rf"tensor {name} is missing": {k: v for k, v in tensors.items() if k != name},
+        r"tensor surprise is extra": tensors | {"surprise": torch.zeros(1)},
+        rf"tensor {name} is \(3,\), expected \(": tensors | {name: torch.zeros(3)},
+    }
+    for message, wrong in cases.items():
+        for suffix, write in ((".safetensors", save_file), (".pt", torch.save)):
+            path = tmp_path / f"wrong{suffix}"
+            write(wrong, path)
+            with pytest.raises(ValueError, match=f"wrong{suffix}: .*{message}"):
+                load_part(part, small, path)
+
+
+def test_only_tensors_are_read_from_a_pickle(small, tmp_path):
+    torch.save({"state_dict": {"in_block.1.weight": Path("not a tensor")}}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="model.pt: not a file of tensors") as error:
+        load_part("stage-a", small, tmp_path / "model.pt")
+    assert "\n" not in str(error.value)
+    (tmp_path / "model.pt").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="model.pt: not a file of tensors"):
+        load_part("stage-a", small, tmp_path / "model.pt")
+    torch.save({"optimizer": {"step": 1}}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="model.pt: no tensors of stage-a; it holds optimizer"):
+        load_part("stage-a", small, tmp_path / "model.pt")
+
+
+def test_unknown_models_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="'released-v9' is neither a folder nor one of released-v2, released-v2-base"):
+        load("released-v9")
+    with pytest.raises(ValueError, match="missing, and it is no saved diffusers pipeline"):
+        load(tmp_path)
+
+
+def test_version_1_has_stage_c(theirs, small, tmp_path):
+    """Its classes are version 2's with another text encoder; the checkpoint holds a moving average."""
+    with pytest.raises(ValueError, match="released-v1's Stage B is a token model.*load_part"):
+        load("released-v1")
+    assert preset("released-v1").stage_c.c_text == 1024
+    torch.save({"ema_state_dict": to_authors(theirs["stage-c"].state_dict())}, tmp_path / "model_stage_c_ema.pt")
+    net = load_part("stage-c", small, tmp_path / "model_stage_c_ema.pt")
+    assert all(
+        torch.equal(value, theirs["stage-c"].state_dict()[name])
+        for name, value in to_diffusers("stage-c", net.state_dict()).items()
+    )
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from wuerstchen.presets import preset
+from wuerstchen.published import load_part
+
+def held():
+    return int(Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0]) * 1024
+
+load_part("stage-a", preset("released-v2"), Path(sys.argv[1]))
+before = held()
+net = load_part("compressor", preset("released-v2"), Path(sys.argv[2]))
+print(held() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_weights_stay_in_their_file(suffix, compressor, tmp_path):
+    """81 MB are loaded, and hardly any memory is taken but that of the mapped file."""
+    write = save_file if suffix == ".safetensors" else torch.save
+    with torch.device("meta"):
+        shapes = PaellaVQModel().state_dict()
+    save_file({name: torch.zeros(t.shape, dtype=t.dtype) for name, t in shapes.items()}, tmp_path / "a.safetensors")
+    write(compressor[1], tmp_path / f"compressor{suffix}")
+    files = [str(tmp_path / "a.safetensors"), str(tmp_path / f"compressor{suffix}")]
+    result = subprocess.run([sys.executable, "-c", MEASURE, *files], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) < 20e6

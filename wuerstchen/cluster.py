@@ -1,0 +1,390 @@
+"""Train one phase of a stage on any number of processes, from tar shards or precomputed shards (appendix E).
+
+`wuerstchen.train` comes here under torchrun, or where --data names shards:
+
+    torchrun --nproc-per-node 8 -m wuerstchen.train --stage c --preset paper --phase 1 --parallel fsdp2 \\
+        --data 'shards/{000000..000999}.tar' --weights train --seed 0 --stop-after 3h50m --out train/c-1
+
+A run that is cut off goes on by the same command, with the same batches and the same randomness: samples depend on
+(seed, position), noise and dropout on (seed, stage, step, rank). It ends with status `STOPPED` where it stopped itself
+before the time limit or was told to by SIGTERM or SIGUSR1, and there is more to do.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from wuerstchen import weights
+from wuerstchen.distributed import (
+    PARALLEL,
+    Checkpoints,
+    Ranks,
+    accumulating,
+    assign,
+    average,
+    checkpoint_activations,
+    floats,
+    gathered,
+    load_optimiser,
+    local,
+    optimiser_tensors,
+    read_state,
+    spread,
+    start,
+)
+from wuerstchen.execution import compile_blocks, native_precision
+from wuerstchen.files import sha256_text, write_json
+from wuerstchen.objectives import PRECOMPUTED, Objective, make_objective, phases, view
+from wuerstchen.presets import Phase, Preset, overridden, preset, to_dict
+from wuerstchen.progress import progress
+from wuerstchen.runs import History, Limit, added_usage, duration, memory_gib
+from wuerstchen.seeds import derive
+from wuerstchen.selection import CORRUPT_LIMIT, stop_at_corrupt
+from wuerstchen.train import adamw, descend, ema_decay, learning_rate, not_finite
+from wuerstchen.usage import JOULES_PER_KWH, Usage
+from wuerstchen.webdata import Batches, LatentShards, Pictures, Selection, expand
+
+STOPPED = 75  # EX_TEMPFAIL: run the same command again
+
+
+def is_for_cluster(data: str) -> bool:
+    """Whether a training belongs here: under torchrun, or with shards as its data."""
+    return "RANK" in os.environ or str(data).endswith((".tar", ".safetensors"))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `wuerstchen.train` that are for clusters alone."""
+    group = parser.add_argument_group("on a cluster (torchrun, or shards as --data)")
+    group.add_argument("--selection", type=Path, help="what `selection select` wrote; default: beside the shards")
+    group.add_argument("--weights", type=Path, help="folder of the trained stages that this one builds on")
+    group.add_argument("--lpips", type=Path, help="torchvision's VGG16 weights, for Stage A's perceptual loss")
+    group.add_argument("--phase", type=int, default=1, help="which phase of the recipe, from 1")
+    group.add_argument("--parallel", choices=PARALLEL, default="ddp")
+    group.add_argument("--micro-batch", type=int, help="samples at a time in each process; default: all of its share")
+    group.add_argument("--checkpoint-activations", action="store_true", help="less memory, a third more computation")
+    group.add_argument("--workers", type=int, default=8, help="processes that decode pictures, for each GPU")
+    group.add_argument("--checkpoint-every", type=int, default=1000, metavar="STEPS")
+    group.add_argument("--stop-after", type=duration, metavar="TIME", help="end in time for this limit, e.g. 3h50m")
+    group.add_argument("--corrupt-limit", type=float, default=CORRUPT_LIMIT, help="share of corrupt samples to stop at")
+
+
+class Training:
+    """One process's part of a training: the wrapped networks, their moving average, optimisers and checkpoints."""
+
+    def __init__(self, objective: Objective, chosen: Preset, phase: Phase, args: argparse.Namespace, ranks: Ranks):
+        self.objective, self.phase, self.args, self.ranks = objective, phase, args, ranks
+        self.recipe, self.stage, self.step = chosen.recipes[args.stage], args.stage, 0
+        each = args.micro_batch or phase.batch_size // ranks.world
+        self.accumulate = phase.batch_size // max(each * ranks.world, 1)
+        if not each or each * ranks.world * self.accumulate != phase.batch_size:
+            raise ValueError(
+                f"--micro-batch: {each} samples in each of {ranks.world} processes do not divide the batch of"
+                f" {phase.batch_size}"
+            )
+        if self.recipe.optimiser != "adamw":
+            raise ValueError(f"optimiser: {self.recipe.optimiser!r} does not run on a cluster; use adamw, the paper's")
+        self.bf16 = self.recipe.precision == "bf16"
+        if ranks.device.type == "cpu":
+            self.bf16 = native_precision(self.recipe.precision) == "bf16"
+        elif self.recipe.compiled:
+            compile_blocks(objective)
+        if args.checkpoint_activations:
+            checkpoint_activations(objective)
+        self.model = spread(objective, args.parallel, ranks)
+        networks = objective.networks
+        slow = networks["compressor"].backbone.parameters() if "compressor" in networks else []
+        self.optimisers = adamw(networks, self.recipe, slow)
+        named = [*networks.named_parameters()]
+        if (adversary := objective.adversary()) is not None:
+            self.optimisers += adamw(adversary, self.recipe, [])
+            named += [(f"adversary.{name}", p) for name, p in adversary.named_parameters()]
+        self.names = {id(p): name for name, p in named}
+        self.averaged = {name: tensor.detach().clone() for name, tensor in floats(networks).items()}
+        self.checkpoints = Checkpoints(args.out / "state")
+
+    def update(self, batches) -> tuple[list[Tensor], int]:
+        """One step. Returns the mean of each of the objective's columns in this process, and how many samples of its
+        were passed over as corrupt."""
+        columns = self.objective.columns
+        sums, corrupt = [torch.zeros((), device=self.ranks.device) for _ in columns], 0
+        place = (self.args.seed, self.stage, self.args.phase, "step", self.step, "rank", self.ranks.rank)
+        torch.manual_seed(derive(*place, "dropout"))
+        for micro in range(self.accumulate):
+            batch = next(batches)
+            corrupt += int(batch["corrupt"].sum())
+            random = torch.Generator(self.ranks.device).manual_seed(derive(*place, "micro", micro))
+            with accumulating(self.model, micro == self.accumulate - 1):
+                with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
+                    with torch.no_grad():
+                        inputs = self.objective.prepare(batch)
+                    losses = self.model(inputs, random, self.step)
+                (losses["loss"] / self.accumulate).backward()
+                if "discriminator" in losses:
+                    (losses["discriminator"] / self.accumulate).backward()
+            nothing = torch.full((), torch.nan, device=self.ranks.device)
+            for i, name in enumerate(columns):
+                sums[i] += losses.get(name, nothing).detach().float() / self.accumulate
+        if (adversary := self.objective.adversary()) is not None:
+            average((p.grad for p in adversary.parameters() if p.grad is not None), self.ranks.world)
+        descend(self.optimisers, self.recipe, self.step)
+        self.step += 1
+        networks = self.objective.networks
+        average((b for b in networks.buffers() if b.is_floating_point()), self.ranks.world)
+        with torch.no_grad():
+            theirs = [local(tensor) for tensor in floats(networks).values()]
+            ours = [local(tensor) for tensor in self.averaged.values()]
+            torch._foreach_lerp_(ours, theirs, 1 - ema_decay(self.recipe, self.step))
+        return sums, corrupt
+
+    def save(self, about: dict) -> None:
+        """Write the state; all processes must call it."""
+        parts = {"networks": self.objective.networks.state_dict(), "averaged": self.averaged}
+        if (adversary := self.objective.adversary()) is not None:
+            parts["adversary"] = adversary.state_dict()
+        for i, optimiser in enumerate(self.optimisers):
+            parts[f"optimiser.{i}"] = optimiser_tensors(optimiser, self.names)
+        tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+        tensors = gathered(tensors, self.ranks)
+        if self.ranks.first:
+            self.checkpoints.save(tensors, about | {"step": self.step})
+        dist.barrier()
+
+    def restore(self, path: Path) -> None:
+        """Go on from a state."""
+        parts = read_state(path)
+        self.load(parts["networks"], path)
+        for name, tensor in self.averaged.items():
+            assign(tensor, parts["averaged"][name])
+        if (adversary := self.objective.adversary()) is not None:
+            adversary.load_state_dict(parts["adversary"])
+        for i, optimiser in enumerate(self.optimisers):
+            load_optimiser(optimiser, parts.get(f"optimiser.{i}", {}), self.names)
+        self.step = weights.metadata(path)["step"]
+
+    def load(self, tensors: dict[str, Tensor], source: Path) -> None:
+        """Load whole tensors of the networks, strictly."""
+        state = self.objective.networks.state_dict()
+        if wrong := sorted(set(state) ^ set(tensors)):
+            kind = "extra" if wrong[0] in tensors else "missing"
+            raise ValueError(f"{source}: tensor {wrong[0]} is {kind} ({len(wrong)} names differ)")
+        for name, target in state.items():
+            if target.shape != tensors[name].shape:
+                raise ValueError(f"{source}: {name} is {tuple(tensors[name].shape)}, expected {tuple(target.shape)}")
+            assign(target, tensors[name])
+
+    def begin_with(self, path: Path) -> None:
+        """Start from what an earlier phase saved: its moving average."""
+        self.load(weights.load(path)[0], path)
+        for name, tensor in floats(self.objective.networks).items():
+            local(self.averaged[name]).copy_(local(tensor.detach()))
+
+
+def open_data(args: argparse.Namespace, seed: int) -> tuple[Pictures | LatentShards, str]:
+    """The samples, and a digest of what they are."""
+    paths = expand(args.data)
+    if paths[0].suffix == ".safetensors":
+        if args.stage == "a":
+            raise ValueError("--data: Stage A is trained on pictures, not on latents; name tar shards")
+        shards = LatentShards(paths, PRECOMPUTED[args.stage], seed)
+        return shards, sha256_text(json.dumps([[p.name for p in paths], shards.about, shards.order.counts.tolist()]))
+    if paths[0].suffix != ".tar":
+        raise ValueError(f"--data: {args.data} should name tar shards or precomputed .safetensors shards")
+    selection = Selection(args.selection or paths[0].parent / "selection.safetensors", paths)
+    stop_at_corrupt(selection.report["corrupt"], selection.report["samples"], args.corrupt_limit)
+    about = [[[p.name, p.stat().st_size] for p in paths], selection.report, selection.counts.tolist()]
+    return Pictures(paths, selection, seed), sha256_text(json.dumps(about))
+
+
+def check_same(state: Path, made_of: dict, now: dict, exact: tuple[str, ...]) -> None:
+    """Raises ValueError naming what differs between a state and this run; what only changes the noise is said."""
+    for key, value in now.items():
+        if made_of.get(key) != value:
+            said = f"{state} was made with {key} {made_of.get(key)!r}, now it is {value!r}"
+            if key in exact:
+                raise ValueError(f"{said}; delete {state.parent} to train anew")
+            print(f"{said}: the samples stay the same, the noise does not", file=sys.stderr)
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train as the arguments say; returns the exit status, 0 or `STOPPED`.
+
+    Raises ValueError and FloatingPointError, in every process, for what stops a training.
+    """
+    limit = Limit(args.stop_after, time.monotonic())
+    limit.listen()
+    ranks = start()
+    try:
+        return _train(args, ranks, limit)
+    finally:
+        dist.destroy_process_group()
+
+
+def _train(args: argparse.Namespace, ranks: Ranks, limit: Limit) -> int:
+    chosen = overridden(preset(args.preset), args.stage, args.set)
+    if args.stage not in chosen.recipes:
+        raise ValueError(f"preset {args.preset} has no training recipe for stage {args.stage}")
+    recipe, known = chosen.recipes[args.stage], phases(chosen, args.stage)
+    if not 1 <= args.phase <= len(known):
+        raise ValueError(f"--phase: {args.phase}; stage {args.stage} of preset {args.preset} has {len(known)}")
+    phase = known[args.phase - 1]
+    phase = replace(phase, steps=args.steps or phase.steps)
+    if phase.steps < 1:
+        raise ValueError("its recipe names no number of steps: give --steps")
+    dataset, digest = open_data(args, derive(args.seed, args.stage, args.phase, "order"))
+    null = dataset.null() if isinstance(dataset, LatentShards) else None
+    torch.manual_seed(derive(args.seed, args.stage, "init"))
+    objective = make_objective(args.stage, chosen, phase, ranks.device, args.weights, null, args.lpips)
+    training = Training(objective, chosen, phase, args, ranks)
+
+    same = {
+        "settings": sha256_text(json.dumps([to_dict(chosen), to_dict(phase) | {"steps": 0}], sort_keys=True)),
+        "stage": args.stage,
+        "phase": args.phase,
+        "seed": args.seed,
+        "data": digest,
+    }
+    made_of = same | {"processes": ranks.world, "accumulate": training.accumulate}
+    before: dict = {}
+    if (state := training.checkpoints.find()) is not None:
+        before = weights.metadata(state)
+        check_same(state, before["made_of"], made_of, tuple(same))
+        training.restore(state)
+        if training.step > phase.steps:
+            raise ValueError(f"{state} is at step {training.step}, past the {phase.steps} asked for")
+        say(ranks, f"resuming at step {training.step}")
+    elif args.continue_from is not None:
+        training.begin_with(args.continue_from / "model.safetensors")
+        say(ranks, f"starting from {args.continue_from}")
+
+    status = loop(training, dataset, chosen, limit, before, made_of)
+    if status == 0:
+        finish(training, dataset, chosen, recipe.precision)
+    return status
+
+
+def say(ranks: Ranks, text: str) -> None:
+    """Print a line, once."""
+    if ranks.first:
+        print(text, flush=True)
+
+
+def loop(training: Training, dataset, chosen: Preset, limit: Limit, before: dict, made_of: dict) -> int:
+    """Train from where the training is to the end of its phase, or until it is time to stop."""
+    args, ranks, phase, stage = training.args, training.ranks, training.phase, training.stage
+    columns = training.objective.columns
+    first = training.step
+
+    def view_of(step: int):
+        size = phase.sizes[derive(args.seed, stage, args.phase, "size", step) % len(phase.sizes)]
+        return view(chosen, stage, size)
+
+    sampler = Batches(
+        range(first, phase.steps), ranks.rank, ranks.world, phase.batch_size, training.accumulate, view_of
+    )
+    batches = iter(
+        DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=args.workers,
+            pin_memory=ranks.device.type == "cuda",
+            prefetch_factor=4 if args.workers else None,
+        )
+    )
+    history = History(args.out, columns, phase.steps, first) if ranks.first else None
+    spent, corrupt, stop = before.get("usage"), before.get("corrupt", 0), False
+    bar = progress(range(first, phase.steps), what=f"stage {stage}", unit="steps") if ranks.first else None
+    device = "cpu" if ranks.device.type == "cpu" else None
+    with Usage(device=device) as usage:
+        while training.step < phase.steps and not stop:
+            began = time.monotonic()
+            means, passed_over = training.update(batches)
+            joules = usage.snapshot()["kwh"] * JOULES_PER_KWH
+            more = torch.tensor([passed_over, joules, limit.due()], dtype=torch.float64, device=ranks.device)
+            numbers = torch.cat([torch.stack(means).double(), more])
+            dist.all_reduce(numbers)
+            *values, passed_over, joules, stop = numbers.tolist()
+            values = dict(zip(columns, (value / ranks.world for value in values), strict=True))
+            not_finite({"loss": values["loss"]}, training.step - 1, training.recipe)
+            corrupt += int(passed_over)
+            stop_at_corrupt(corrupt, max(training.step * phase.batch_size, 1000), args.corrupt_limit)
+            seconds = time.monotonic() - began
+            limit.longest_step = max(limit.longest_step, seconds)
+            last = training.step == phase.steps
+            if ranks.first:
+                row = {
+                    "learning_rate": learning_rate(training.recipe, training.step - 1),
+                    "images_per_second": phase.batch_size / seconds,
+                    "seconds": (spent or {}).get("seconds", 0.0) + usage.snapshot()["seconds"],
+                    "memory_gib": memory_gib(ranks.device),
+                    "kwh": (spent or {}).get("kwh", 0.0) + joules / JOULES_PER_KWH,
+                    "corrupt": corrupt,
+                }
+                history.add(training.step, row | values, last)
+                bar.update()
+                bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+            if training.step % args.checkpoint_every == 0 or last or stop:
+                began = time.monotonic()
+                done = training.step - first
+                shares: list = [None] * ranks.world
+                dist.all_gather_object(
+                    shares, usage.snapshot(images=done * phase.batch_size // ranks.world, steps=done)
+                )
+                training.usage = added_usage(spent, shares)
+                training.save({"made_of": made_of, "usage": training.usage, "corrupt": corrupt})
+                limit.longest_save = max(limit.longest_save, time.monotonic() - began)
+    if ranks.first:
+        bar.close()
+    if training.step < phase.steps:
+        say(ranks, f"stopped in time at step {training.step} of {phase.steps}; run the same command to go on")
+        return STOPPED
+    if first == phase.steps:  # it was whole already
+        training.usage = spent
+    say(ranks, f"stage {stage}: {phase.steps} steps, {corrupt} corrupt samples passed over")
+    return 0
+
+
+def finish(training: Training, dataset, chosen: Preset, precision: str) -> None:
+    """Write model.safetensors, the moving average, and usage.json."""
+    args, ranks, phase = training.args, training.ranks, training.phase
+    state = gathered(training.objective.networks.state_dict() | training.averaged, ranks)
+    if ranks.first:
+
+        def pictures(n: int) -> Tensor:
+            return torch.stack([dataset[i, view(chosen, args.stage, phase.sizes[0])]["image"] for i in range(n)])
+
+        about = {
+            "preset": chosen.name,
+            "stage": args.stage,
+            "image_size": chosen.image_size,
+            "text": to_dict(chosen.text),
+            "seed": args.seed,
+            "phase": args.phase,
+            "steps": phase.steps,
+            "compiled": chosen.recipes[args.stage].compiled,
+            "precision": precision,
+            **training.objective.metadata(state, pictures),
+        }
+        weights.save(args.out / "model.safetensors", state, about)
+        write_json(
+            args.out / "usage.json",
+            training.usage
+            | {
+                "stage": args.stage,
+                "phase": args.phase,
+                "parameters": weights.parameters(training.objective.networks),
+                "batch_size": phase.batch_size,
+                "steps": phase.steps,
+                "samples": phase.steps * phase.batch_size,
+                "parallel": args.parallel,
+            },
+        )
+    dist.barrier()

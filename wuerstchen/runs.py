@@ -1,0 +1,104 @@
+"""What a long run keeps of itself: when it must stop, its history, and what it used."""
+
+import argparse
+import csv
+import re
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from wuerstchen.files import write_text
+
+COLUMNS = ("step", "learning_rate", "images_per_second", "seconds", "memory_gib", "kwh", "corrupt")
+ROWS = 10_000  # of a history, at most
+DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def duration(text: str) -> float:
+    """Seconds of "3h50m", "90m" or "45s"."""
+    match = DURATION.fullmatch(text)
+    if not text or not match:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a time such as 3h50m, 90m or 45s")
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return 3600.0 * hours + 60 * minutes + seconds
+
+
+@dataclass
+class Limit:
+    """When to stop: before a wall-clock limit, or on SIGTERM or SIGUSR1."""
+
+    seconds: float | None
+    began: float
+    told: bool = False
+    longest_save: float = 0.0
+    longest_step: float = 0.0
+
+    def listen(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._tell)
+
+    def _tell(self, *_: object) -> None:
+        self.told = True
+
+    def due(self) -> bool:
+        """Whether another step, and the checkpoint after it, might end past the limit."""
+        if self.seconds is None:
+            return self.told
+        margin = 2 * self.longest_step + 1.5 * self.longest_save
+        return self.told or time.monotonic() - self.began + margin >= self.seconds
+
+
+class History:
+    """history.csv, written line by line by the first process, and TensorBoard's log where that is installed."""
+
+    def __init__(self, out: Path, columns: tuple[str, ...], steps: int, step: int):
+        self.path, self.every = out / "history.csv", max(1, steps // ROWS)
+        rows = [[*COLUMNS, *columns]]
+        if self.path.exists() and step:
+            with open(self.path, newline="") as file:
+                rows += [row for row in list(csv.reader(file))[1:] if row and int(row[0]) <= step]
+        write_text(self.path, "".join(",".join(row) + "\n" for row in rows))
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.board = None
+        else:
+            self.board = SummaryWriter(str(out / "state" / "tensorboard"), purge_step=step + 1)
+
+    def add(self, step: int, values: dict[str, float], last: bool) -> None:
+        """A row, where it is due; NaN, of a loss that was not computed, stays empty."""
+        if step % self.every and not last:
+            return
+        with open(self.path, "a") as file:
+            file.write(",".join([str(step), *("" if v != v else f"{v:.6g}" for v in values.values())]) + "\n")
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+
+
+def memory_gib(device: torch.device) -> float:
+    """Most memory that this process has held so far, in GiB: of the GPU, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def added_usage(previous: dict | None, snapshots: list[dict]) -> dict:
+    """Usage of all processes and of the runs before: seconds pass once, energy and devices add up."""
+    previous = previous or {}
+    devices = dict.fromkeys([*previous.get("device", "").split("; "), *(s["device"] for s in snapshots)])
+    sources = {s["kwh_source"] for s in snapshots} | ({previous["kwh_source"]} if previous else set())
+    return {
+        "device": "; ".join(filter(None, devices)),
+        "count": sum(s["count"] for s in snapshots),
+        "seconds": previous.get("seconds", 0.0) + max(s["seconds"] for s in snapshots),
+        "kwh": previous.get("kwh", 0.0) + sum(s["kwh"] for s in snapshots),
+        "kwh_source": sources.pop() if len(sources) == 1 else "tdp",
+        "images": previous.get("images", 0) + sum(s["images"] for s in snapshots),
+        "steps": previous.get("steps", 0) + snapshots[0]["steps"],
+    }
