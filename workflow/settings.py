@@ -158,8 +158,6 @@ def contradictions(config: dict) -> list[str]:
         for model in config["speed"]["models"]
         if model not in models
     ]
-    if "probe" in config and "wuerstchen" not in models:
-        lines.append(f"probe: it shows what wuerstchen draws, which is not one of the models ({', '.join(models)}).")
     sweep = config.get("sweep", {})
     lines += [
         f"sweep.{part}.{name}: {name} is not one of the study's models ({', '.join(models)})."
