@@ -2,7 +2,7 @@
 
     python -m wuerstchen.assets list
     python -m wuerstchen.assets check [NAME ...]
-    python -m wuerstchen.assets fetch NAME ...
+    python -m wuerstchen.assets fetch NAME ...         NAME: an asset's, or a published model's for all of its files
 
 Loaders only `locate`: nothing is downloaded in the middle of a run. Files are looked for in the folder that the
 environment's WUERSTCHEN_ASSETS names (`~/.cache/wuerstchen` where it names none), as <repository>/<path> or under their
@@ -12,6 +12,7 @@ own name, then in the caches of huggingface_hub and torch.hub. What is not known
 import argparse
 import importlib.util
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,6 +196,20 @@ TABLE = (
 )  # fmt: skip
 ASSETS = {asset.name: asset for asset in TABLE}
 
+_V2 = {part: f"wuerstchen-v2/{part}" for part in ("stage-a", "stage-b", "stage-c", "compressor")}
+# the networks of each published model; with them go both text encoders
+MODELS = {
+    "released-v2": _V2,
+    "released-v2-base": _V2 | {"stage-c": "wuerstchen-v2/stage-c-base"},
+    "released-v2-finetuned": _V2 | {"stage-c": "wuerstchen-v2/stage-c-finetuned"},
+}
+ENCODERS = ("clip-h/text", "clip-h/tokenizer", "clip-bigg/text", "clip-bigg/tokenizer")
+
+
+def expanded(names: Iterable[str]) -> list[str]:
+    """Names of assets, each published model's id replaced by all that it needs."""
+    return [asset for name in names for asset in ((*MODELS[name].values(), *ENCODERS) if name in MODELS else (name,))]
+
 
 def find(name: str) -> Asset:
     """The asset of that name. Raises ValueError for a name that is not in the table."""
@@ -369,7 +384,8 @@ def main(argv: list[str] | None = None) -> None:
             for asset in TABLE:
                 print(f"{asset.name}: {asset.about}; {described(asset)}; {asset.licence}; {found(asset) or 'missing'}")
         elif args.command == "check":
-            results = [check(name) for name in args.names or [a.name for a in TABLE if found(a) is not None]]
+            here = [asset.name for asset in TABLE if found(asset) is not None]
+            results = [check(name) for name in expanded(args.names) or here]
             print("\n".join(line for _, line in results))
             if not all(right for right, _ in results):
                 raise SystemExit(1)
@@ -377,9 +393,9 @@ def main(argv: list[str] | None = None) -> None:
             from huggingface_hub.utils import logging
 
             logging.set_verbosity_error()  # an error is said once, below
-            for name in args.names:
+            for name in expanded(args.names):
                 print(fetch(name))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"assets: {error}") from None
 
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from wuerstchen import weights
 from wuerstchen.assets import locate
 from wuerstchen.presets import TextConfig
-from wuerstchen.progress import progress
 from wuerstchen.text import TextEncoder
 
 END = "<|endoftext|>"
@@ -121,11 +120,8 @@ class Clip(TextEncoder):
             pieces = self.pieces(encoding)
             ids[row, : len(pieces)] = torch.tensor(pieces)
             real[row, : len(pieces)] = True
-        batches = list(zip(ids.split(batch_size), real.split(batch_size), strict=True))
-        tokens = [
-            self.model(some.to(where), kept.to(where))
-            for some, kept in progress(batches, what="text tokens", unit="batches")
-        ]
+        batches = zip(ids.split(batch_size), real.split(batch_size), strict=True)
+        tokens = [self.model(some.to(where), kept.to(where)) for some, kept in batches]
         return torch.cat(tokens)
 
 

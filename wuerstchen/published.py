@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wuerstchen import weights
-from wuerstchen.assets import locate
+from wuerstchen.assets import MODELS, expanded, find, found, locate
 from wuerstchen.clip import ClipConfig, load_clip, load_clip_files
 from wuerstchen.compressor import SemanticCompressor
 from wuerstchen.convert import from_authors, from_diffusers
@@ -48,12 +48,6 @@ NETWORKS: dict[str, Callable[[Preset], nn.Module]] = {
 KEYS = {"compressor": ("effnet_state_dict",)}
 OTHER_KEYS = ("ema_state_dict", "state_dict")
 
-V2 = {part: f"wuerstchen-v2/{part}" for part in NETWORKS}
-PUBLISHED = {
-    "released-v2": V2,
-    "released-v2-base": V2 | {"stage-c": "wuerstchen-v2/stage-c-base"},
-    "released-v2-finetuned": V2 | {"stage-c": "wuerstchen-v2/stage-c-finetuned"},
-}
 AUTHORS_STAGE_C = "model_v2_stage_c*.pt"
 
 
@@ -64,9 +58,12 @@ def load(source: str | Path, dtype: torch.dtype = torch.float32, device: str = "
     Pipeline), whose sizes are read from its configurations, or holds the authors' three .pt files of version 2; their
     text encoders are assets. Raises ValueError, one line, that names what is missing or does not fit.
     """
-    if str(source) in PUBLISHED:
+    if str(source) in MODELS:
+        if missing := [name for name in expanded([str(source)]) if found(find(name)) is None]:
+            fetch = f"python -m wuerstchen.assets fetch {source}"
+            raise ValueError(f"model {source}: {', '.join(missing)} are missing; run: {fetch}")
         chosen = preset("released-v2")
-        files = {part: locate(name) for part, name in PUBLISHED[str(source)].items()}
+        files = {part: locate(name) for part, name in MODELS[str(source)].items()}
     elif (Path(source) / "prior_prior").is_dir():
         return load_diffusers(Path(source), dtype, device)
     elif Path(source).is_dir():
@@ -74,7 +71,7 @@ def load(source: str | Path, dtype: torch.dtype = torch.float32, device: str = "
     elif str(source) == "released-v1":
         raise ValueError("model: released-v1's Stage B is a token model, which no class here holds; see load_part")
     else:
-        raise ValueError(f"model: {str(source)!r} is neither a folder nor one of {', '.join(PUBLISHED)}")
+        raise ValueError(f"model: {str(source)!r} is neither a folder nor one of {', '.join(MODELS)}")
     texts = [load_clip(text, dtype, device) for text in (chosen.text_b or chosen.text, chosen.text)]
     return build(chosen, files, *texts, dtype, device)
 

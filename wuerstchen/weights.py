@@ -54,6 +54,8 @@ def read(path: str | Path) -> dict:
 
     Of a .pt nothing but tensors and plain values is read. Raises ValueError that names a file of another kind.
     """
+    if not Path(path).exists():
+        raise ValueError(f"{path} is missing")
     if Path(path).suffix == ".safetensors":
         with _open(path) as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class HubServer:
     """Serves `files`: contents by path, `owner/repo/resolve/revision/path` or any other.
 
+    What is asked for by revision is redirected to a store under another host name, as the hub does with large files.
     cut: how many bytes of a file are sent before the connection is closed; after that nothing is served until it is
     None again. etags: entity tags other than a file's SHA-256. commit: what is said to be served, where that is not
     what was asked for. sent: bytes of content of each GET.
@@ -31,20 +32,25 @@ class HubServer:
                 self.answer(with_body=True)
 
             def answer(self, with_body: bool) -> None:
-                path = self.path.lstrip("/")
+                stored, path = self.path.startswith("/store/"), self.path.removeprefix("/store").lstrip("/")
                 if path not in hub.files:
                     return self.fail(404)
                 if with_body and hub.cut == 0:
                     return self.fail(503)
-                body = hub.files[path]
+                body, parts = hub.files[path], path.split("/")
+                if "resolve" in parts and not stored:
+                    self.send_response(302)
+                    self.send_header("Location", f"http://localhost:{hub.server.server_port}/store/{path}")
+                    self.send_header("X-Repo-Commit", hub.commit or parts[parts.index("resolve") + 1])
+                    self.send_header("X-Linked-ETag", f'"{hub.etags.get(path, hashlib.sha256(body).hexdigest())}"')
+                    self.send_header("X-Linked-Size", str(len(body)))
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
                 self.send_response(206 if "Range" in self.headers else 200)
                 if "Range" in self.headers:
                     self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-                parts = path.split("/")
-                if "resolve" in parts:
-                    self.send_header("X-Repo-Commit", hub.commit or parts[parts.index("resolve") + 1])
-                self.send_header("ETag", f'"{hub.etags.get(path, hashlib.sha256(body).hexdigest())}"')
                 self.send_header("Content-Length", str(len(body) - start))
                 self.send_header("Accept-Ranges", "bytes")
                 self.end_headers()

@@ -33,7 +33,7 @@ def hub(tmp_path, monkeypatch):
         "HF_HOME": str(tmp_path / "hub-cache"),
         "TORCH_HOME": str(tmp_path / "torch-cache"),
         "WUERSTCHEN_ASSETS": str(tmp_path / "assets"),
-        "NO_PROXY": "127.0.0.1",
+        "NO_PROXY": "127.0.0.1,localhost",
     }.items():
         monkeypatch.setenv(key, value)
     yield server
@@ -161,6 +161,12 @@ def test_files_in_the_caches_of_others_are_found(hub, tmp_path, monkeypatch):
     path = hf_hub_download(source.repo, source.path, revision=source.revision, endpoint=hub.address)
     assert locate(STAGE_A.name) == Path(path)
     assert fetch(STAGE_A.name) == Path(path) and len(hub.sent) == 1
+
+
+def test_a_place_that_cannot_be_written_is_one_line(hub, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path / "file"))
+    assert str(tmp_path / "file") in refused("fetch", STAGE_A.name)
 
 
 def test_check_tells_what_is_wrong(hub, capsys):
