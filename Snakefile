@@ -2,6 +2,7 @@
 
 snakemake --cores all             the whole study, ending with results/<study>/report.html
 snakemake --cores all tables      a part of it: tables, figures, robustness, carbon or speed
+snakemake --cores all figure4     no part of it: the paper's models timed at their own size, on a GPU
 """
 
 from snakemake.exceptions import WorkflowError
@@ -91,6 +92,11 @@ rule carbon:
 rule speed:
     input:
         speed_files(),
+
+
+rule figure4:
+    input:
+        f"{STUDY}/speed/figure4.done",
 
 
 rule sweep:

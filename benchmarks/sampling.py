@@ -1,156 +1,266 @@
-"""Sampling as `evaluation.sample` runs it, beside the same weights in plain PyTorch with diffusers' sampler.
+"""The pipeline beside diffusers' Würstchen modules: same weights, text tokens, noise, steps, guidance.
 
-python -m benchmarks.sampling                          the models of results/emoji, once `make` has trained them
-python -m benchmarks.sampling --study results/birds    those of another study
+python -m benchmarks.sampling                                  medium size in fp32: minutes on two CPU cores
+python -m benchmarks.sampling --paper-size --precision bf16 --device cuda --batch 1 8 --out measured.json
+
+`ratio` is the pipeline as `Pipeline(networks)` makes it against diffusers as its users run it, `ratio_sdpa` against
+diffusers with fused attention in the prior too; both eager. `ratio_compiled` is compiled against compiled.
 """
 
 import argparse
 import functools
+import json
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 
-from benchmarks.measure import OURS, PLAIN, medians, result, show
-from evaluation.generators import make
-from evaluation.generators.trained import BATCH
-from evaluation.prompts import read_prompts
-from wuerstchen.diffusion import predicted_noise_b, predicted_noise_c
-from wuerstchen.pipeline import BaselineLDM, Wuerstchen, doubled, guided_noise
+from wuerstchen.files import read_json, write_json
+from wuerstchen.pipeline import Pipeline
+from wuerstchen.presets import CompressorConfig, Preset, StageAConfig, StageCConfig, TextConfig, UNetConfig, preset
+from wuerstchen.published import Networks
+from wuerstchen.sampling import SAMPLING
+from wuerstchen.scaling import latent_scaling
 from wuerstchen.seeds import generator
-from wuerstchen.tasks import unscale_latents
+from wuerstchen.stage_a import StageA
+from wuerstchen.stage_b import UNet
+from wuerstchen.stage_c import StageC
+from wuerstchen.usage import cpu_name
 
 ROUNDS = 3
 SEED = 0
+OURS, PEER, PEER_SDPA = "pipeline", "diffusers", "diffusers, SDPA"
+OURS_COMPILED, PEER_COMPILED = "pipeline, compiled", "diffusers, compiled"
+STAGES = ("c", "b", "a")
+RATIOS = {"ratio": (PEER, OURS), "ratio_sdpa": (PEER_SDPA, OURS), "ratio_compiled": (PEER_COMPILED, OURS_COMPILED)}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def denoise(
-    predict: Callable[[Tensor, Tensor], Tensor], shape: Sequence[int], steps: int, ids: Sequence[str], purpose: str
-) -> Tensor:
-    """Latents (n, *shape), sampled as diffusers' pipelines do it, with the noise that our pipelines would draw."""
-    # diffusers takes seconds to import
-    from diffusers import DDPMWuerstchenScheduler
-    from diffusers.utils.torch_utils import randn_tensor
+def medium() -> Preset:
+    """Stage C 640 wide with 8 blocks on 24x24 latents; Stage B half as wide as the paper's on 4x128x128; Stage A whole.
 
-    generators = [generator(SEED, name, purpose) for name in ids]
-    scheduler = DDPMWuerstchenScheduler()
-    scheduler.set_timesteps(steps)
-    x = randn_tensor((len(ids), *shape), generator=generators)
-    for t in scheduler.timesteps[:-1].unsqueeze(1):
-        t = t.expand(len(ids))
-        x = scheduler.step(predict(x, t), t, x, generator=generators).prev_sample
-    return x
-
-
-def wuerstchen(
-    p: Wuerstchen, text: Tensor, ids: Sequence[str], steps_c: int, guidance_c: float, steps_b: int, guidance_b: float
-) -> Tensor:
-    """Stage A latents from text tokens. As in diffusers' networks, the condition is computed anew in each step."""
-
-    def predict_c(x: Tensor, t: Tensor) -> Tensor:
-        condition = p.stage_c.condition(doubled(text, p.null, guidance_c))
-        return guided_noise(p.stage_c, predicted_noise_c, condition, guidance_c)(x, t)
-
-    def predict_b(x: Tensor, t: Tensor) -> Tensor:
-        condition = p.stage_b.condition(doubled(text, p.null, guidance_b), image, p.shape[1:])
-        return guided_noise(p.stage_b, predicted_noise_b, condition, guidance_b)(x, t)
-
-    latents = denoise(predict_c, (p.stage_c.config.c_in, p.size, p.size), steps_c, ids, "stage-c")
-    image = unscale_latents(latents, p.scaling)
-    image = image if guidance_b == 1 else torch.cat([image, torch.zeros_like(image)])
-    return denoise(predict_b, p.shape, steps_b, ids, "stage-b")
-
-
-def baseline(p: BaselineLDM, text: Tensor, ids: Sequence[str], steps: int, guidance: float) -> Tensor:
-    """Stage A latents from text tokens; the condition is computed anew in each step."""
-
-    def predict(x: Tensor, t: Tensor) -> Tensor:
-        condition = p.unet.condition(doubled(text, p.null, guidance))
-        return guided_noise(p.unet, predicted_noise_b, condition, guidance)(x, t)
-
-    return denoise(predict, p.shape, steps, ids, "baseline-ldm")
-
-
-LATENTS = {"wuerstchen": wuerstchen, "baseline-ldm": baseline}
-
-
-def measure(model: str, study: Path, config: dict, rounds: int) -> dict:
-    """One batch of pictures, prompt text to pixels."""
-    prompts = read_prompts(study / "prompts" / "names.jsonl")[:BATCH]
-    texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
-    settings = {key: float(value) for key, value in config["sampling"][model].items()}
-    ours = make(model, study / "train", settings)
-    plain = {way: make(model, study / "train", settings, compiled=False).pipeline for way in PLAIN}
-    for network in vars(plain[PLAIN[0]]).values():
-        if isinstance(network, nn.Module):
-            network.to(memory_format=torch.contiguous_format)
-
-    @torch.inference_mode()
-    def draw(way: str):
-        if way == OURS:
-            return ours.batch(prompts, SEED)
-        p = plain[way]
-        return p.decode(LATENTS[model](p, p.encoder.encode(texts), ids, **ours.settings))
-
-    calls = {way: functools.partial(draw, way) for way in (OURS, *PLAIN)}
-    pictures = {way: call().astype(int) for way, call in calls.items()}  # whatever is compiled is so from now on
-    differences = [np.abs(pictures[OURS] - pictures[way]) for way in PLAIN]
-    seconds = medians(calls, rounds)
-    return {
-        "model": model,
-        "settings": ours.settings,
-        "precision": ours.pipeline.precision,
-        "compiled": ours.pipeline.compiled,
-        "pictures": len(prompts),
-        "seconds": seconds,
-        "pictures_per_second": {way: len(prompts) / value for way, value in seconds.items()},
-        "max_difference": int(max(difference.max() for difference in differences)),
-        "mean_difference": float(max(difference.mean() for difference in differences)),
-    }
-
-
-def run(study: Path, rounds: int) -> dict:
-    """The benchmark's JSON object. Raises ValueError where the study has not been run."""
-    path = study / "config.yaml"
-    if not path.exists():
-        raise ValueError(f"--study: {path} is missing; name the results of a study that `make` has run")
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    parts = [measure(model, study, config, rounds) for model in LATENTS if model in config["models"]]
-    return result(
-        "sampling",
-        parts,
-        weigh=lambda part: 1,
-        study=config["study"],
-        ratio_of="seconds of a batch by each model",
-        max_difference_of="pictures, in levels of 0 to 255",
+    At 1024 pixels Stage B would work on 4x256x256: four times as long, so here 24x24 latents make 512 pixels.
+    """
+    return Preset(
+        name="medium",
+        image_size=512,
+        text=TextConfig("noise", 1024),
+        stage_a=StageAConfig(),
+        compressor=CompressorConfig(),
+        stage_b=UNetConfig(widths=(160, 320, 640, 640), heads=(0, 5, 10, 10), c_cond=512),
+        stage_c=StageCConfig(width=640, depth=8, heads=10),
+        baseline_ldm=UNetConfig(),
+        sampling=SAMPLING["released"],
     )
+
+
+class NoiseText:
+    """Text tokens that are noise which depends on the prompt alone: the text encoder is the same on both sides."""
+
+    def __init__(self, dimensions: int):
+        self.dimensions = dimensions
+
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """(n, 77, dimensions)."""
+        return torch.stack([torch.randn(77, self.dimensions, generator=generator(text)) for text in prompts])
+
+
+@torch.no_grad()
+def randomised(network: nn.Module, output: nn.Module | None = None) -> nn.Module:
+    """Random values where the initialisation has zeros; the output's weights are small and its bias zero, since what is
+    predicted is divided by |1 - B|, which makes any rounding large where that is near zero."""
+    for p in network.parameters():
+        if not p.any():
+            nn.init.normal_(p, std=0.02)
+    if output is not None:
+        nn.init.xavier_uniform_(output.weight, 0.05)
+        nn.init.zeros_(output.bias)
+    return network.eval().requires_grad_(False)
+
+
+def networks(chosen: Preset, dtype: torch.dtype, device: str) -> Networks:
+    """Networks of a preset's sizes with random weights, always the same on one kind of device."""
+    torch.manual_seed(SEED)
+    with torch.device(device):
+        stage_a, stage_b, stage_c = StageA(chosen.stage_a), UNet(chosen.stage_b), StageC(chosen.stage_c)
+    return Networks(
+        preset=chosen,
+        stage_a=randomised(stage_a).to(dtype),
+        stage_b=randomised(stage_b, stage_b.clf[1]).to(dtype),
+        stage_c=randomised(stage_c, stage_c.out[1]).to(dtype),
+        text_b=NoiseText(chosen.stage_b.c_text),
+        text_c=NoiseText(chosen.stage_c.c_text),
+        scaling=latent_scaling("released", {}),
+        compressor=None,
+    )
+
+
+class Clock:
+    """Seconds and outputs of each stage while a pipeline draws."""
+
+    def __init__(self, pipeline: object, device: torch.device):
+        self.pipeline, self.device = pipeline, device
+        self.seconds: dict[str, float] = {}
+        self.outputs: dict[str, Tensor] = {}
+        for stage, method in zip(STAGES, ("sample_c", "sample_b", "decode"), strict=True):
+            setattr(pipeline, method, functools.partial(self.timed, stage, getattr(pipeline, method)))
+
+    def timed(self, name: str, call: Callable, *args: object, **more: object) -> object:
+        """What a call returns, once the device has computed it."""
+        self.wait()
+        start = time.perf_counter()
+        output = call(*args, **more)
+        self.wait()
+        self.seconds[name] = time.perf_counter() - start
+        self.outputs[name] = output
+        return output
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def draw(self, batch: int, how: dict) -> dict[str, float]:
+        """Seconds of each stage and, from prompts to pictures, of the whole."""
+        prompts = [f"prompt {i}" for i in range(batch)]
+        self.timed("whole", self.pipeline, prompts, seed=SEED, **how)
+        return dict(self.seconds)
+
+
+def makers(chosen: Preset, dtype: torch.dtype, device: str, compiled: bool) -> dict[str, Callable[[], object]]:
+    """How to make each side; each gets networks of its own, of the same weights."""
+    from benchmarks.peers import Diffusers  # diffusers takes seconds to import
+
+    def own() -> Networks:
+        return networks(chosen, dtype, device)
+
+    made = {OURS: lambda: Pipeline(own()), PEER: lambda: Diffusers(own())}
+    made[PEER_SDPA] = lambda: Diffusers(own(), sdpa=True)
+    if compiled:
+        made[OURS_COMPILED] = lambda: Pipeline(own(), compiled=True)
+        made[PEER_COMPILED] = lambda: Diffusers(own(), compiled=True)
+    return made
+
+
+def measure(clocks: dict[str, Clock], batch: int, rounds: int, how: dict) -> dict:
+    """One batch size: seconds by side and stage (medians), and how far outputs are from the eager pipeline's.
+
+    The sides take turns, so that a slower minute of the machine meets all of them.
+    """
+    first = {side: clock.draw(batch, how) for side, clock in clocks.items()}  # whatever is compiled is so from now on
+    expected = {stage: output.float() for stage, output in clocks[OURS].outputs.items() if stage in STAGES}
+    differences = {
+        side: {stage: (clock.outputs[stage].float() - value).abs().max().item() for stage, value in expected.items()}
+        for side, clock in clocks.items()
+        if side != OURS
+    }
+    if next(iter(clocks.values())).device.type == "cuda":
+        for side, clock in clocks.items():
+            clock.pipeline.device_noise = side in (PEER, PEER_SDPA, PEER_COMPILED)
+    laps: dict[str, list[dict]] = {side: [] for side in clocks}
+    for _ in range(rounds):
+        for side, clock in clocks.items():
+            laps[side].append(clock.draw(batch, how))
+    names = (*STAGES, "whole")
+    seconds = {side: {name: statistics.median(lap[name] for lap in laps[side]) for name in names} for side in clocks}
+    record = {
+        "batch": batch,
+        "seconds": seconds,
+        "ms_per_image": {side: 1e3 * values["whole"] / batch for side, values in seconds.items()},
+        "max_difference": differences,
+        "output_std": {stage: value.std().item() for stage, value in expected.items()},
+        "rounds": [{side: laps[side][i]["whole"] for side in clocks} for i in range(rounds)],
+    }
+    for name, (theirs, ours) in RATIOS.items():
+        if theirs in seconds:
+            record[name] = seconds[theirs]["whole"] / seconds[ours]["whole"]
+            record[f"{name}_by_stage"] = {stage: seconds[theirs][stage] / seconds[ours][stage] for stage in STAGES}
+    for eager, compiled in ((OURS, OURS_COMPILED), (PEER, PEER_COMPILED)):
+        if compiled in seconds:
+            record.setdefault("compilation", {})[compiled] = pays(
+                first[compiled], seconds[eager], seconds[compiled], batch
+            )
+    return record
+
+
+def pays(first: dict, eager: dict, compiled: dict, batch: int) -> dict:
+    """Seconds that compilation takes, and the number of images after which it has paid (None: never)."""
+    warm_up = max(first["whole"] - compiled["whole"], 0.0)
+    gain = (eager["whole"] - compiled["whole"]) / batch
+    return {"warm_up_seconds": warm_up, "break_even_images": warm_up / gain if gain > 0 else None}
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Measure every batch size that the output file does not have yet, writing it after each."""
+    chosen = preset("released-v2") if args.paper_size else medium()
+    how = {"sampling": args.sampling}
+    on_gpu = args.device.startswith("cuda")
+    record = {
+        "name": "sampling",
+        "size": chosen.name,
+        "precision": args.precision,
+        "sampling": args.sampling,
+        "device": torch.cuda.get_device_name(args.device) if on_gpu else cpu_name(),
+        "threads": torch.get_num_threads(),
+        "versions": {"torch": torch.__version__, "diffusers": __import__("diffusers").__version__},
+        "cells": [],
+    }
+    if args.out and args.out.exists():
+        before = read_json(args.out)
+        if any(before.get(key) != value for key, value in record.items() if key != "cells"):
+            raise ValueError(f"--out: {args.out} is of another measurement; name another file, or delete it")
+        record["cells"] = before["cells"]
+    missing = [batch for batch in args.batch if batch not in [cell["batch"] for cell in record["cells"]]]
+    if missing:
+        made = makers(chosen, PRECISIONS[args.precision], args.device, not args.eager)
+        clocks = {side: Clock(make(), torch.device(args.device)) for side, make in made.items()}
+        for batch in missing:
+            record["cells"].append(measure(clocks, batch, args.rounds, how))
+            if args.out:
+                write_json(args.out, record)
+    first = next(cell for cell in record["cells"] if cell["batch"] == args.batch[0])
+    differences = [value for side in (PEER, PEER_SDPA) for value in first["max_difference"][side].values()]
+    headline = {name: first[name] for name in RATIOS if name in first}
+    return record | headline | {"max_difference": max(differences), "ms_per_image": first["ms_per_image"]}
+
+
+def table(record: dict) -> str:
+    """A Markdown table of all cells."""
+    lines = ["| Batch | Side | Stage C, ms | Stage B, ms | Stage A, ms | whole, ms per image | outputs differ by |"]
+    lines.append("| ---: | :--- | ---: | ---: | ---: | ---: | ---: |")
+    for cell in record["cells"]:
+        for side, seconds in cell["seconds"].items():
+            stages = " | ".join(f"{1e3 * seconds[stage]:.0f}" for stage in STAGES)
+            difference = cell["max_difference"].get(side)
+            far = f"{max(difference.values()):.1e}" if difference else ""
+            lines.append(f"| {cell['batch']} | {side} | {stages} | {cell['ms_per_image'][side]:.0f} | {far} |")
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", type=Path, default=Path("results/emoji"))
+    parser.add_argument("--paper-size", action="store_true", help="released-v2 at 1024x1024; for a GPU")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="pictures in a batch")
+    parser.add_argument("--sampling", choices=SAMPLING, default="released", help="whose steps and guidance")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="timed batches, of which the median counts")
+    parser.add_argument("--eager", action="store_true", help="leave out the compiled sides")
+    parser.add_argument("--out", type=Path, help="JSON, written after each batch size; what it has is not done again")
     args = parser.parse_args(argv)
-    if args.rounds < 1:
-        parser.error(f"--rounds: {args.rounds}; use at least 1")
     try:
-        record = run(args.study, args.rounds)
+        if min(args.batch) < 1 or args.rounds < 1:
+            raise ValueError("--batch and --rounds: use at least 1")
+        record = run(args)
     except ValueError as error:
         raise SystemExit(f"benchmark of sampling: {error}") from None
-    titles = ["Model", *(f"{way}, pictures/s" for way in (*PLAIN, OURS)), "times faster", "pictures differ by, mean"]
-    rows = [
-        [
-            part["model"],
-            *(f"{part['pictures_per_second'][way]:.1f}" for way in (*PLAIN, OURS)),
-            f"{part['ratio']:.2f}",
-            f"{part['mean_difference']:.2f} of 255",
-        ]
-        for part in record["parts"]
-    ]
-    show(record, titles, rows)
+    threads = f"{record['threads']} thread{'s' * (record['threads'] > 1)}"
+    print(f"{record['device']}, {threads}, {record['precision']}, torch {record['versions']['torch']}:")
+    print(", ".join(f"{name} {record[name]:.2f}" for name in RATIOS if name in record), end="\n\n")
+    print(table(record), end="\n\n")
+    print(json.dumps(record, allow_nan=False))
 
 
 if __name__ == "__main__":

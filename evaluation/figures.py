@@ -1,5 +1,5 @@
-"""The figures of a study, as pdf and png: collage, side-by-side, speed, training,
-recall-curve, robustness.
+"""The figures of a study, as pdf and png: collage, side-by-side, speed, figure4, training, recall-curve, robustness,
+probe.
 
 They draw what the study's files hold and compute no statistic of their own. Which pictures are shown is decided by a
 hash of seed and prompt id, so nobody picked them.
@@ -180,6 +180,67 @@ def speed(study: Study) -> Figure:
     return figure
 
 
+def figure4(study: Study) -> Figure:
+    """The paper's models at their own size on one GPU (Fig. 4): plain on the left, with torch.compile on the right.
+
+    Only what the file holds is drawn: the paper prints no number of its figure, and a GPU is never laid over another.
+    """
+    record = study.figure4
+    if isinstance(record, NotRun):
+        return sentence(str(record))
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3), sharey=True, **LAYOUT)
+    sizes = sorted({cell["batch_size"] for cell in record["cells"]})
+    for axis, compiled in zip(axes, (False, True), strict=True):
+        for number, model in enumerate(record["models"]):
+            cells = [c for c in record["cells"] if c["model"] == model and c["compiled"] == compiled]
+            points = sorted((c["batch_size"], c["seconds_per_batch"]) for c in cells if "failed" not in c)
+            if points:
+                style = {"color": f"C{number}", "marker": MARKERS[number], "label": model_name(model)}
+                axis.plot(*zip(*points, strict=True), **style)
+        failed = [f"{model_name(c['model'])}, batch {c['batch_size']}: {c['failed']}" for c in record["cells"]
+                  if "failed" in c and c["compiled"] == compiled]  # fmt: skip
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set(xlabel="batch size", title="with torch.compile" if compiled else "without compilation")
+        if axis.lines:
+            logarithmic(axis, "y")
+            axis.legend(loc="upper left")
+        else:
+            _absent(axis, "not run: no cell was timed")
+        if failed:
+            said = "\n".join(drawable(line) for line in failed)
+            axis.text(0.98, 0.02, said, transform=axis.transAxes, ha="right", va="bottom", size=6, color=GREY)
+    axes[0].set_ylabel("seconds per batch")
+    about = f"{record['device']}, {record['precision']}, {record['image_size']} px, random weights"
+    figure.supxlabel(drawable(about), size=6.5, color=GREY, parse_math=False)
+    return figure
+
+
+def probe(study: Study) -> Figure:
+    """The same Stage C latents of unpicked prompts, by the probe decoder and by Stages B and A (Figs. 17 to 21)."""
+    model, prompts = "wuerstchen-probe", "names"
+    rows = [row for _, some in study.shown(prompts, 8) for row in some]
+    rows = [row for row in rows if study.picture(model, prompts, row["id"])]
+    if not rows:
+        return sentence(f"not run: there are no pictures in images/{model}/{prompts}")
+    columns, gap, between, size, leading = 4, 0.04, 0.2, 5.6, 0.098
+    side = (WIDTH - (columns - 1) * between - columns * gap) / (2 * columns)
+    width = 2 * side + gap
+    lines = [wrap(row["prompt"], size, width * 72, 3) for row in rows]
+    tall = side + 0.05 + leading * max(map(len, lines)) + 0.12
+    figure = plt.figure(figsize=(WIDTH + 0.02, 0.28 + tall * -(-len(rows) // columns)))
+    for number, (row, said) in enumerate(zip(rows, lines, strict=True)):
+        x, y = 0.01 + number % columns * (width + between), 0.28 + number // columns * tall
+        if number < columns:
+            for place_, title in ((x, "Stage C, probe"), (x + side + gap, "Stages B + C")):
+                say(figure, place_, y - 0.05, title, size=6.2, weight="bold", va="bottom")
+        place(figure, x, y, side, study.picture(model, prompts, row["id"]), "not run")
+        place(figure, x + side + gap, y, side, study.picture("wuerstchen", prompts, row["id"]), "not run")
+        say(figure, x, y + side + 0.05, "\n".join(said), size=size)
+    return figure
+
+
 def _threads(record: dict) -> str:
     return "1 thread" if record["threads"] == 1 else f"{record['threads']} threads"
 
@@ -346,9 +407,11 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "collage": collage,
     "side-by-side": side_by_side,
     "speed": speed,
+    "figure4": figure4,
     "training": training,
     "recall-curve": recall_curve,
     "robustness": robustness,
+    "probe": probe,
 }
 
 

@@ -27,6 +27,7 @@ from evaluation.results import SCORES, SETS, NotRun, Study, decode, model_name, 
 from evaluation.tables import recall_table, scores_table, table1, table2, table3
 from evaluation.trainings import coverage
 from evaluation.verdicts import WORDS, Grid, grids
+from evaluation.workload_table import workload_table
 from wuerstchen.files import read_json, write_text
 
 LIMIT = 10_000_000  # bytes: what a browser and a mail still take
@@ -41,6 +42,10 @@ FIGURES = {
     "large marks are the finished models. The dashed line is the ceiling while Stage B learns: real pictures through "
     "compressor, Stage B and Stage A.",
     "speed": "Sampling time of a batch against its size (the shape of the paper's Figure 4).",
+    "figure4": "The paper's models at their own size, on the GPU that the figure names (the paper's Figure 4, which "
+    "prints no numbers, is of an A100).",
+    "probe": "The same Stage C latents (but for rounding) twice: by a small decoder that never saw text, and by Stages "
+    "B and A. Nobody picked the prompts: seen ones above, held-out ones below (the paper's Figures 17 to 21).",
     "robustness": "Table 3 as a plot. The two panels have different scales; what can be compared is the order.",
 }
 DIFFERENCES = (
@@ -259,6 +264,7 @@ def read_sweep(path: Path | None) -> dict | NotRun:
 def tables(study: Study, sweep: Path | None) -> dict[str, tuple[Table, Printed]]:
     """Our measurements of every table, with their printed form."""
     made = [table1(study), table2(study), table3(study), recall_table(study), scores_table(study)]
+    made.append(workload_table(study))
     made.append(choices_table(read_sweep(sweep)))
     # The quoted rows stand in the verdicts already.
     ours = [replace(table, blocks=[b for b in table.blocks if not b.title.startswith("Quoted")]) for table in made]

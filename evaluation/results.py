@@ -34,6 +34,11 @@ MODEL_NAMES = {
     "ceiling-stage-a": "Real, through Stage A",
     "ceiling-compressor": "Real, through compressor + B + A",
     "ceiling-other-artist": "Real, by the other artist",
+    "wuerstchen-probe": "Stage C alone, by the probe decoder",
+    "ceiling-compressor-no-text": "Real, through compressor + B without text + A",
+    "sd-1.4": "SD 1.4",
+    "sd-2.1": "SD 2.1",
+    "sd-xl": "SD XL",
 }
 CEILINGS = ("ceiling-stage-a", "ceiling-compressor", "ceiling-other-artist")
 SETS = {
@@ -144,18 +149,26 @@ class Study:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: every cell should be a number or empty ({error})") from None
 
+    @property
+    def figure4(self) -> dict | NotRun:
+        """Figure 4's timings at the paper's size: the file that the config names."""
+        name = self.config.get("speed", {}).get("figure4")
+        if name is None:
+            return NotRun("the config names no timings at the paper's size (speed.figure4)")
+        return read_json(name) if Path(name).is_file() else NotRun(f"there is no {name}")
+
     def prompt_rows(self, prompts: str) -> list[dict]:
         """The rows of prompts/{prompts}.jsonl; none when the file is absent."""
         path = self.directory / "prompts" / f"{prompts}.jsonl"
         return read_jsonl(path) if path.is_file() else []
 
     def unpicked(self, prompts: str, count: int, challenges: Iterable[str] | None = None) -> list[dict]:
-        """`count` prompts whose choice nobody made: the smallest hashes of (study seed, prompt id) come first."""
+        """`count` prompts of a set whose choice nobody made, of some challenges where these are named."""
         rows = self.prompt_rows(prompts)
         if challenges is not None:
             wanted = set(challenges)
             rows = [row for row in rows if row["challenge"] in wanted]
-        return sorted(rows, key=lambda row: derive(self.config["seed"], "shown", row["id"]))[:count]
+        return unpicked(rows, self.config["seed"], count)
 
     def shown(self, prompts: str, count: int) -> list[tuple[str | None, list[dict]]]:
         """About `count` unpicked prompts of a set as (challenge, rows); by challenge only where SHOWN says so."""
@@ -178,6 +191,11 @@ class Study:
             for path in sorted((self.directory / "images" / model / prompts).glob("[0-9]*.zip")):
                 pictures |= read_shard(path)[1]
         return self._shards[model, prompts].get(prompt_id)
+
+
+def unpicked(rows: Iterable[dict], seed: int, count: int) -> list[dict]:
+    """`count` prompts whose choice nobody made: the smallest hashes of (seed, prompt id) come first."""
+    return sorted(rows, key=lambda row: derive(seed, "shown", row["id"]))[:count]
 
 
 def decode(png: bytes) -> Image.Image:

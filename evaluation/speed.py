@@ -1,10 +1,15 @@
-"""Sampling time against batch size (the shape of the paper's Figure 4)."""
+"""Sampling time of a trained model against batch size (the shape of the paper's Figure 4).
+
+With --figure4, times the paper's models at their published sizes instead, on a GPU: see evaluation.figure4.
+"""
 
 import argparse
 import statistics
+import sys
 import time
 from pathlib import Path
 
+from evaluation import figure4
 from evaluation.generators import make
 from evaluation.sample import parse_settings
 from wuerstchen.files import write_json
@@ -33,6 +38,9 @@ def measure(generator, batch_size: int, repeats: int) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    if "--figure4" in argv:
+        return figure4.main([word for word in argv if word != "--figure4"])
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--weights", required=True, type=Path)

@@ -19,8 +19,9 @@ def summarise(study: Study) -> dict[str, Any]:
     """The contract of the summary. What was not measured is the text `not run: reason` in its place.
 
     recall[model | "ceilings"][...], win_rates[prompts][rival], scores[prompts][model][metric], robustness[set]
-    [manipulation], carbon, wall_seconds, seeds, versions, split_sha256. With several training seeds, a model's recall,
-    win rates and scores also have `over_training_seeds`: mean, min, max and values of the number over all trainings.
+    [manipulation], workload, carbon, wall_seconds, seeds, versions, split_sha256. With several training seeds, recall,
+    win rates and scores of a model also have `over_training_seeds`: mean, min, max and values of the number over all
+    trainings.
     """
     split = study.read("data/split.json")
     scores = _scores(study)
@@ -39,6 +40,7 @@ def summarise(study: Study) -> dict[str, Any]:
             for prompts, by_model in scores.items()
         },
         "robustness": {name: _robustness(study, name) for name in study.config["robustness"]["sets"]},
+        "workload": _said(study.read("workload.json")),
         "carbon": _said(study.read("carbon.json")),
         "wall_seconds": wall_seconds(
             study.directory / "benchmarks",

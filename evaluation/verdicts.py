@@ -252,7 +252,6 @@ def _manipulation(study: Study, name: str, printed: str) -> Verdict:
 def figures_grid(study: Study) -> Grid:
     """Every figure of the paper, main text and appendices."""
     people = Verdict("", "not run", "It needs people, and this study asks none.")
-    decoder = Verdict("", "not run", "Its small decoder of Stage C's latents is not part of this study.")
     collage = _collage(study)
     rows = [
         ("Figure 1: pictures in many styles", [collage]),
@@ -263,7 +262,7 @@ def figures_grid(study: Study) -> Grid:
         ("Figure 5: what people prefer", [people]),
         ("Figures 6 to 15: collages", [collage] * 10),
         ("Figure 16: a page of the study with people", [people]),
-        ("Figures 17 to 21: Stage C alone beside Stages B and C", [decoder] * 5),
+        ("Figures 17 to 21: Stage C alone beside Stages B and C", [_probe(study)] * 5),
     ]
     return Grid("Figures", "Figure", ["Verdict", "Because"], rows)
 
@@ -276,6 +275,13 @@ def _collage(study: Study) -> Verdict:
     )
 
 
+def _probe(study: Study) -> Verdict:
+    if not any((study.directory / "images" / "wuerstchen-probe").glob("*/*.zip")):
+        return Verdict("", "not run", "There are no pictures in images/wuerstchen-probe.")
+    said = "Own pictures for own prompts, unpicked, by a small decoder of the paper's kind, in figures/probe.pdf; what "
+    return Verdict("", "small scale", f"{said}it shares with Stages B and A is measured under Appendix D.")
+
+
 def _drawing(study: Study) -> Verdict:
     for stage in STAGES[study.model]:
         usage = study.read(f"train/{stage}/usage.json")
@@ -285,6 +291,8 @@ def _drawing(study: Study) -> Verdict:
 
 
 def _speed(study: Study, *, compiled: bool) -> Verdict:
+    if not isinstance(study.figure4, NotRun) and (verdict := _figure4(study.figure4, compiled)):
+        return verdict
     records = [study.read(f"speed/{path.name}") for path in sorted((study.directory / "speed").glob("*.json"))]
     said = []
     for record in (record for record in records if record["compiled"] == compiled):
@@ -295,3 +303,29 @@ def _speed(study: Study, *, compiled: bool) -> Verdict:
         why = "No sampling was timed with torch.compile." if compiled and records else "There is no speed/*.json."
         return Verdict("", "not run", why)
     return Verdict("", "small scale", f"{'; '.join(said)}. The paper's rivals need published weights and a GPU.")
+
+
+def _figure4(record: dict, compiled: bool) -> Verdict | None:
+    """Whether Würstchen is faster than SD 2.1 and SD XL at every batch size timed, as section 4.3 says of Figure 4."""
+    cells = {
+        (c["model"], c["batch_size"]): c for c in record["cells"] if c["compiled"] == compiled and "failed" not in c
+    }
+    words, said = set(), []
+    for model, size in cells:
+        if model == "wuerstchen":
+            continue
+        mine, theirs = cells.get(("wuerstchen", size)), cells[model, size]
+        if mine is None:
+            continue
+        ratio = theirs["seconds_per_batch"] / mine["seconds_per_batch"]
+        said.append(f"{model_name(model)} takes {significant(ratio)} times as long in batches of {size}")
+        if model in ("sd-2.1", "sd-xl"):
+            bounds = (theirs["fastest"], theirs["slowest"], mine["fastest"], mine["slowest"])
+            words.add(compared(*bounds))
+    if not words:
+        return None
+    word = words.pop() if len(words) == 1 else "inconclusive"
+    where = f"At the paper's size on one {record['device']}, not the paper's A100, with random weights"
+    return Verdict(
+        "", word, f"{where}: {'; '.join(said)}. It counts where the slowest and fastest runs do not overlap."
+    )

@@ -36,6 +36,7 @@ JOBS = {
     "train_c": 1,
     "train_baseline": 1,
     "train_baseline_bc": 1,
+    "train_probe": 1,
     "sample": 3,  # one per model, for all its sets, which are one shard
     "real_pictures": 5,  # names of `real` and three ceilings, descriptions of `real`
     "features": 3,  # one per model, for all its sets
@@ -46,6 +47,7 @@ JOBS = {
     "recall": 6,
     "curve_features": 1,
     "curve": 1,
+    "workload": 1,
     "scorer": 1,
     "validity": 1,
     "preference": 3,
@@ -54,12 +56,13 @@ JOBS = {
     "sampling_time": 2,
     "carbon_account": 1,
     "table": 3,
-    "figure": 6,
+    "figure": 7,
     "summary": 1,
     "report": 1,
     "all": 1,
 }
 SWEEP = {"sweep_training", "sweep_recall"}  # jobs of the target `sweep` alone
+ASKED = {"paper_size_times"}  # jobs of the target `figure4` alone
 # jobs of a study that trains on tar shards
 SHARDS = {"scan", "measured_pictures", "select", "train_phase", "interpolate", "train_stage"}
 
@@ -189,6 +192,19 @@ def test_the_sweep_trains_each_variant_once_and_only_when_asked(tree: Path) -> N
     assert refused.returncode == 1 and "The config has no sweep" in refused.stdout
 
 
+def test_figure_4_is_timed_only_when_asked_and_appendix_d_only_where_configured(tree: Path) -> None:
+    assert dry_run(tree, "figure4") == {"figure4": 1, "paper_size_times": 1}
+    config = tree / "config" / "emoji.yaml"
+    speed = {"models": ["wuerstchen"], "batch_sizes": [1], "figure4": "measured.json"}
+    edit_config(config, speed=speed)
+    assert dry_run(tree)["figure"] == JOBS["figure"] + 1  # which says that there is no such file yet
+    plan = call("snakemake", "-n", "-p", "figure4", cwd=tree).stdout
+    assert "evaluation.speed --figure4 --out measured.json" in plan
+    config.write_text(config.read_text().replace("probe:\n  prompts: 200\n", ""))
+    jobs = dry_run(tree)
+    assert not {"train_probe", "workload"} & set(jobs) and jobs["figure"] == JOBS["figure"]
+
+
 def test_style() -> None:
     for command in (["snakefmt", "--check", "Snakefile", "workflow"], ["snakemake", "--lint"]):
         run = subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], cwd=ROOT, capture_output=True)
@@ -207,7 +223,7 @@ def rule_texts() -> dict[str, str]:
 
 def test_every_rule_says_what_it_did_and_how_long_it_took() -> None:
     texts = rule_texts()
-    assert set(texts) - SWEEP == set(chapters()) == set(JOBS) - {"all"} | SHARDS
+    assert set(texts) - SWEEP == set(chapters()) == set(JOBS) - {"all"} | SHARDS | ASKED
     for rule, text in texts.items():
         folder = "results/{study}/sweep" if rule in SWEEP else "results/{study}"
         # The folder is the rule's name, since summary.json and workflow/done.py count time by it.

@@ -121,12 +121,12 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
 def sample(
     predict: Callable[[Tensor, Tensor], Tensor],
     shape: Sequence[int],
-    steps: int,
+    steps: int | Sequence[float],
     randn: Callable[[Sequence[int]], Tensor],
     schedule: CosineSchedule,
     start: Tensor | None = None,
 ) -> Tensor:
-    """DDPM sampling in `steps` equal steps from t = 1 to 0.
+    """DDPM sampling from t = 1 to 0 in a number of equal steps, or at the timesteps given, these two among them.
 
     predict(x, t): noise predicted for x of `shape` at t of shape (n,). randn(shape): standard normal noise; it is asked
     first for the start (unless `start` is given), then once per step but the last. Returns float32 of `shape`, or
@@ -134,10 +134,11 @@ def sample(
     """
     x = wide(randn(shape) if start is None else start)
     # alpha-bar of the whole path is known beforehand: nothing in the loop waits for the device
-    path = torch.linspace(1, 0, steps + 1, dtype=torch.float64).to(x.dtype)
-    alpha_bars = schedule.alpha_bar(path).tolist()
-    for i in range(steps):
-        t = torch.full((shape[0],), 1 - i / steps, device=x.device, dtype=x.dtype)
-        last = i == steps - 1
+    equal = isinstance(steps, int)
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64) if equal else torch.tensor(steps, dtype=torch.float64)
+    alpha_bars = schedule.alpha_bar(times.to(x.dtype)).tolist()
+    for i, time in enumerate(times.tolist()[:-1]):
+        t = torch.full((shape[0],), time, device=x.device, dtype=x.dtype)
+        last = i == len(times) - 2
         x = ddpm_step(x, predict(x, t), alpha_bars[i], alpha_bars[i + 1], None if last else randn(shape))
     return x

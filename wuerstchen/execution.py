@@ -43,3 +43,12 @@ def compile_blocks(module: nn.Module) -> None:
     for block in module.modules():
         if isinstance(block, ResBlock | AttentionBlock | MixingBlock):
             block.compile(dynamic=False)
+
+
+def compile_network(module: nn.Module) -> nn.Module:
+    """Compile a whole network in place, when it first runs and once for each shape of its inputs."""
+    import torch._inductor.config
+
+    torch._inductor.config.compile_threads = torch.get_num_threads()
+    module.compile(dynamic=False)
+    return module

@@ -20,6 +20,7 @@ from wuerstchen.presets import (
     StageCConfig,
     TextConfig,
     UNetConfig,
+    ranges,
 )
 
 CLIP_H, CLIP_BIGG, CLIP_L = TextConfig("clip-h", 1024), TextConfig("clip-bigg", 1280), TextConfig("clip-l", 768)
@@ -108,7 +109,8 @@ def paper_presets() -> list[Preset]:
         stage_b=UNetConfig(),
         stage_c=replace(large, c_text=CLIP_BIGG.dimensions, dropout=0.1),
         latent_scaling="released",
-        sampling=Sampling(steps_c=30, guidance_c=4.0, steps_b=12, guidance_b=1.0, start_b="noise"),
+        # 20 steps to t = 2/3 and 10 to 0
+        sampling=Sampling(ranges((2 / 3, 20), (0.0, 10)), guidance_c=4.0, steps_b=12, guidance_b=1.0, start_b="noise"),
         recipes=_recipes("p2-code", timesteps="released", drop_text_per="batch", drop_image_per="batch"),
     )
     return [

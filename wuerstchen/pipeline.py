@@ -8,63 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from wuerstchen import weights
-from wuerstchen.diffusion import OBJECTIVES, CosineSchedule, guide, predicted_noise_c, sample
-from wuerstchen.execution import autocast, can_compile, compile_blocks
+from wuerstchen.diffusion import OBJECTIVES, CosineSchedule, predicted_noise_c, sample
+from wuerstchen.execution import autocast, can_compile, compile_blocks, compile_network
+from wuerstchen.fused import for_sampling
 from wuerstchen.precompute import load_compressor, load_stage_a
-from wuerstchen.presets import StageCConfig, TextConfig, UNetConfig, from_dict
+from wuerstchen.presets import StageCConfig, Steps, TextConfig, UNetConfig, from_dict
+from wuerstchen.progress import progress
+from wuerstchen.published import Networks, TextEncoder
+from wuerstchen.sampling import ImageNoise, doubled, grids, guided_noise, negatives, settings, to_uint8
 from wuerstchen.scaling import unscale_latents
-from wuerstchen.seeds import generator
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
 from wuerstchen.text import text_encoder
-
-
-class ImageNoise:
-    """Standard normal noise that depends, image by image, on (seed, prompt id, purpose) alone."""
-
-    def __init__(self, seed: int, ids: Sequence[str], purpose: str):
-        self.generators = [generator(seed, name, purpose) for name in ids]
-
-    def __call__(self, shape: Sequence[int]) -> Tensor:
-        noise = torch.stack([torch.randn(tuple(shape[1:]), generator=g) for g in self.generators])
-        return noise.contiguous(memory_format=torch.channels_last)
-
-    def tokens(self, codebook: Tensor, size: tuple[int, int]) -> Tensor:
-        """Random entries of a codebook (codes, c) for maps of that height and width: (n, c, *size)."""
-        drawn = torch.stack([torch.randint(len(codebook), size, generator=g) for g in self.generators])
-        return codebook[drawn].permute(0, 3, 1, 2)
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """Float images (n, 3, h, w) in about [0, 1] as uint8 (n, h, w, 3), rounded to nearest."""
-    return images.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def doubled(text: Tensor, null: Tensor, scale: float) -> Tensor:
-    """Tokens of the prompts, followed by those of the empty prompt where guidance needs them."""
-    return text if scale == 1 else torch.cat([text, null.expand(len(text), -1, -1)])
-
-
-def twice(x: Tensor, scale: float) -> Tensor:
-    """A batch for the conditional and, where guidance needs it, the unconditional prediction."""
-    return x if scale == 1 else torch.cat([x, x])
-
-
-def guided(predicted: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance over a doubled batch."""
-    return predicted if scale == 1 else guide(*predicted.chunk(2), scale)
-
-
-def guided_noise(
-    network: nn.Module, objective: Callable[[Tensor, Tensor, Tensor], Tensor], condition: object, scale: float
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """predict(x, t) for `sample`: the guided noise of a network whose condition is doubled where guidance needs it."""
-
-    def predict(x: Tensor, t: Tensor) -> Tensor:
-        x = twice(x, scale)
-        return guided(objective(x, *network(x, twice(t, scale), condition)), scale)
-
-    return predict
 
 
 class Pictures:
@@ -237,11 +192,11 @@ class Reconstruction:
     could reach at best.
     """
 
-    def __init__(self, folder: str | Path, through_compressor: bool):
+    def __init__(self, folder: str | Path, through_compressor: bool, compiled: bool | None = None):
         folder = Path(folder)
         self.files = [folder / stage / "model.safetensors" for stage in ("ab" if through_compressor else "a")]
         metadata = weights.metadata(self.files[-1])
-        self.pictures = Pictures(folder, metadata, None)
+        self.pictures = Pictures(folder, metadata, compiled)
         self.stage_b = load_stage_b(folder) if through_compressor else None
         self.compressor = load_compressor(folder) if through_compressor else None
         self.pictures.start = metadata.get("start", "noise")
@@ -281,3 +236,162 @@ class Reconstruction:
                 p.codebook(),
             )
             return p.decode(latents)
+
+
+class Pipeline:
+    """Text to images with published weights or with those of a study: Stages C, B and A in turn (paper, 3.3).
+
+    The networks run eagerly in the precision that they were loaded in, on the device that they are on; timesteps and
+    the sampler's arithmetic stay in float32. They are rewritten for sampling in place: they cannot be trained any more.
+
+    compiled: compile the networks when they first run, once for each size of picture and batch.
+    """
+
+    def __init__(self, networks: Networks, compiled: bool = False):
+        self.networks, self.preset = networks, networks.preset
+        self.schedule = CosineSchedule()
+        self.stages = {"a": networks.stage_a, "b": networks.stage_b, "c": networks.stage_c}
+        for stage in self.stages.values():
+            for_sampling(stage, pack=not compiled)
+            if compiled:
+                compile_network(stage.up_blocks if stage is networks.stage_a else stage)
+        weight = networks.stage_c.projection.weight
+        self.device, self.dtype = weight.device, weight.dtype
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        compiled: bool = False,
+    ) -> "Pipeline":
+        """From a published model's id or folder (wuerstchen/published.py), or from a study's folder train/."""
+        if (Path(source) / "c" / "model.safetensors").exists():
+            from wuerstchen.study import study_networks
+
+            return cls(study_networks(source, dtype, device), compiled)
+        from wuerstchen import published  # only here: studies need neither the hub's client nor its text encoders
+
+        return cls(published.load(source, dtype, str(device)), compiled)
+
+    def __call__(
+        self,
+        prompts: str | Sequence[str],
+        width: int | None = None,
+        height: int | None = None,
+        seed: int = 0,
+        negative_prompts: str | Sequence[str] | None = None,
+        sampling: str | None = None,
+        steps_c: Steps | None = None,
+        guidance_c: float | None = None,
+        steps_b: Steps | None = None,
+        guidance_b: float | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """Pictures, uint8 (n, height, width, 3), one for each prompt, drawn in one batch.
+
+        width, height: pixels (default: what the model was made for), see `sampling.grids`. negative_prompts: one for
+        all or one each, in the place of the empty prompt where guidance leads away from it. sampling: "paper" or
+        "released" (default: the model's own), of which given steps and guidance scales replace parts. ids: names of
+        the pictures (default: their place in the batch); the noise of each depends on the seed and its id alone.
+
+        Raises ValueError for sizes and settings that are impossible.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        given = {"steps_c": steps_c, "guidance_c": guidance_c, "steps_b": steps_b, "guidance_b": guidance_b}
+        how = settings(self.preset, sampling, **given)
+        negative = negatives(negative_prompts, len(prompts), how)
+        ids = [str(i) for i in range(len(prompts))] if ids is None else list(ids)
+        if len(ids) != len(prompts) or not prompts:
+            raise ValueError(
+                f"ids: {len(ids)} for {len(prompts)} prompts; there must be one for each, and at least one"
+            )
+        grid_c, grid_b = grids(self.preset, width or self.preset.image_size, height or self.preset.image_size)
+        with torch.inference_mode():
+            latents = self.sample_c(prompts, negative, ids, seed, grid_c, how.steps_c, how.guidance_c)
+            latents = self.sample_b(latents, prompts, negative, ids, seed, grid_b, how.steps_b, how.guidance_b)
+            return to_uint8(self.decode(latents))
+
+    def tokens(self, encoder: TextEncoder, prompts: Sequence[str], negative: Sequence[str], guidance: float) -> Tensor:
+        """Text tokens on the device, those of the negative prompts after the others where guidance needs them."""
+        texts = [*prompts, *negative] if guidance != 1 else list(prompts)
+        return encoder.encode(texts).to(self.device, self.dtype)
+
+    @torch.inference_mode()
+    def sample_c(
+        self,
+        prompts: Sequence[str],
+        negative: Sequence[str],
+        ids: Sequence[str],
+        seed: int,
+        grid: tuple[int, int],
+        steps: Steps,
+        guidance: float,
+    ) -> Tensor:
+        """Stage C: prompts to compressor latents as Stage C was trained on them, float32 (n, 16, *grid)."""
+        network = self.networks.stage_c
+        condition = network.condition(self.tokens(self.networks.text_c, prompts, negative, guidance))
+        noise = ImageNoise(seed, ids, "stage-c", self.device)
+        shape = (len(prompts), network.config.c_in, *grid)
+        return self._denoise("C", predicted_noise_c, condition, guidance, shape, steps, noise)
+
+    @torch.inference_mode()
+    def sample_b(
+        self,
+        latents: Tensor,
+        prompts: Sequence[str],
+        negative: Sequence[str],
+        ids: Sequence[str],
+        seed: int,
+        grid: tuple[int, int],
+        steps: Steps,
+        guidance: float,
+    ) -> Tensor:
+        """Stage B: what `sample_c` returns to Stage A latents of unit variance, float32 (n, 4, *grid)."""
+        network = self.networks.stage_b
+        image = unscale_latents(latents, self.networks.scaling).to(self.dtype)
+        if guidance != 1:
+            image = torch.cat([image, torch.zeros_like(image)])
+        tokens = self.tokens(self.networks.text_b, prompts, negative, guidance)
+        condition = network.condition(tokens, image, grid)
+        noise = ImageNoise(seed, ids, "stage-b", self.device)
+        shape = (len(prompts), network.config.c_in, *grid)
+        start = None
+        if settings(self.preset).start_b == "codebook":
+            stage_a = self.networks.stage_a
+            codes = stage_a.vquantizer.codebook.weight.float().cpu() / stage_a.config.scale_factor
+            start = noise.tokens(codes, grid).to(self.device)
+        return self._denoise("B", OBJECTIVES[network.config.objective], condition, guidance, shape, steps, noise, start)
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Stage A: latents of unit variance to float32 images (n, 3, 4 h, 4 w) in about [0, 1].
+
+        One image at a time: each is work enough for a GPU, and the memory does not grow with the batch.
+        """
+        stage_a = self.networks.stage_a
+        scaled = (latents * stage_a.config.scale_factor).to(self.dtype)
+        return torch.cat([stage_a.decode(image) for image in scaled.split(1)]).float()
+
+    def _denoise(
+        self,
+        stage: str,
+        objective: Callable[[Tensor, Tensor, Tensor], Tensor],
+        condition: object,
+        guidance: float,
+        shape: Sequence[int],
+        steps: Steps,
+        noise: ImageNoise,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """Sample one stage, with its progress."""
+        predict = guided_noise(self.stages[stage.lower()], objective, condition, guidance)
+        total = steps if isinstance(steps, int) else len(steps) - 1
+        with progress(what=f"Stage {stage}", unit="steps", total=total) as bar:
+
+            def predict_and_tell(x: Tensor, t: Tensor) -> Tensor:
+                bar.update()
+                return predict(x, t)
+
+            return sample(predict_and_tell, shape, steps, noise, self.schedule, start)

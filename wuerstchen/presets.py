@@ -161,13 +161,28 @@ class DiffusionRecipe(Recipe):
     long_captions: float = 0.25  # share of samples that are trained with the long caption
 
 
+Steps = int | tuple[float, ...]
+
+
+def ranges(*parts: tuple[float, int]) -> tuple[float, ...]:
+    """Timesteps from 1 down to each part's end in its number of equal steps."""
+    times = [1.0]
+    for end, count in parts:
+        start = times[-1]
+        times += [start + (end - start) * i / count for i in range(1, count + 1)]
+    return tuple(times)
+
+
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are drawn where nothing else is said (section 4); a guidance scale of 1 is none."""
+    """How pictures are drawn where nothing else is said (section 4); a guidance scale of 1 is none.
 
-    steps_c: int
+    Steps are a number of equal steps, or all timesteps from 1 to 0.
+    """
+
+    steps_c: Steps
     guidance_c: float
-    steps_b: int
+    steps_b: Steps
     guidance_b: float
     start_b: str = "noise"  # what Stage B starts from; "codebook": random tokens of Stage A's, as the paper says
 
@@ -184,6 +199,7 @@ class Preset:
     stage_b: UNetConfig
     stage_c: StageCConfig
     baseline_ldm: UNetConfig
+    probe: tuple[int, ...] = (512, 256, 128, 64)  # widths of the probe decoder of appendix D
     # "none": Stage C works on what the compressor gives; "unit": on latents standardised over the training pictures;
     # "released": on (x + 1) / 42
     latent_scaling: str = "released"
@@ -247,6 +263,7 @@ def _emoji() -> Preset:
             c_text=text.dimensions,
             dropout=0.0,
         ),
+        probe=(128, 64, 32, 16),
         latent_scaling="unit",
         recipes={
             "a": StageARecipe(
@@ -266,6 +283,9 @@ def _emoji() -> Preset:
                 steps=0, batch_size=16, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
                 loss_weight="velocity", validate_every=400,
             ),
+            "probe": Recipe(
+                steps=320, batch_size=16, learning_rate=1e-2, warmup=20, ema=0.98, compiled=False, validate_every=80
+            ),
         },
     )  # fmt: skip
 
@@ -284,6 +304,7 @@ def _tiny() -> Preset:
         stage_b=UNetConfig(levels=("CT", "CTA"), inject_image=(False, True), **unet),
         stage_c=StageCConfig(width=32, c_text=384, depth=2, heads=2, dropout=0.0),
         baseline_ldm=UNetConfig(**{**unet, "heads": (2, 2)}, levels=("CtA",) * 2, c_image=0, inject_image=(False,) * 2),
+        probe=(16, 8, 8, 8),
         latent_scaling="unit",
         recipes={
             "a": StageARecipe(
@@ -302,6 +323,7 @@ def _tiny() -> Preset:
             ),
             "c": DiffusionRecipe(steps=12, batch_size=16, **diffusion),
             "baseline-ldm": DiffusionRecipe(steps=0, batch_size=8, **diffusion),
+            "probe": Recipe(steps=12, batch_size=8, **fast),
         },
     )
 

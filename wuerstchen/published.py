@@ -34,6 +34,8 @@ class Networks:
     scaling: dict
     """How Stage C's latents are scaled, as `tasks.latent_scaling` gives it."""
     compressor: SemanticCompressor | None
+    files: tuple[Path, ...] = ()
+    """The weight files of the stages, each once."""
 
 
 NETWORKS: dict[str, Callable[[Preset], nn.Module]] = {
@@ -93,6 +95,7 @@ def build(
         text_c=text_c,
         scaling=latent_scaling(chosen.latent_scaling, {}),
         compressor=parts.get("compressor"),
+        files=tuple(dict.fromkeys(files.values())),
     )
 
 

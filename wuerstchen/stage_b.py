@@ -29,7 +29,8 @@ def resized(mapped: Tensor, shuffle: int, grid: tuple[int, int]) -> Tensor:
     """
     x = wide(mapped)
     if shuffle == 1:
-        return F.interpolate(x, grid, mode="bicubic", align_corners=True, antialias=True)
+        x = F.interpolate(x, grid, mode="bicubic", align_corners=True, antialias=True)
+        return x.contiguous(memory_format=torch.channels_last)
     x = F.pixel_shuffle(x, shuffle).contiguous(memory_format=torch.channels_last)
     return F.interpolate(x, grid, mode="bilinear" if grid[0] > x.shape[-2] else "area")
 
@@ -128,7 +129,7 @@ class UNet(nn.Module):
                 if mapper is not None:
                     factor = self.config.patch * 2 ** (i if i < levels else 2 * levels - 1 - i)
                     grid = (size[0] // factor, size[1] // factor)
-                    maps[i] = resized(mapper(image), self.config.image_shuffle, grid)
+                    maps[i] = resized(mapper(image), self.config.image_shuffle, grid).to(text.dtype)
         return {"keys_values": keys_values, "maps": maps}
 
     def forward(self, x: Tensor, t: Tensor, condition: dict) -> tuple[Tensor, Tensor]:

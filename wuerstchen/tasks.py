@@ -392,11 +392,15 @@ DIFFUSION_TASKS = {"b": StageBTask, "c": StageCTask, "baseline-ldm": BaselineTas
 
 
 def make_task(stage: str, preset: Preset, data: Path, latents: Path | None, seed: int) -> Task:
-    """The task of a stage: a, b, c or baseline-ldm."""
+    """The task of a stage: a, b, c, baseline-ldm or probe."""
     if stage == "a":
         return StageATask(preset, data, seed)
     if latents is None:
         raise ValueError(f"--latents: stage {stage} is trained on precomputed latents; name their folder")
+    if stage == "probe":
+        from wuerstchen.probing import ProbeTask  # which needs this module
+
+        return ProbeTask(preset, data, latents)
     return DIFFUSION_TASKS[stage](preset, stage, Inputs.read(stage, data, latents), seed)
 
 

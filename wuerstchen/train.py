@@ -294,7 +294,7 @@ def train(
     torch.manual_seed(derive(seed, stage, "init"))
     task = make_task(stage, chosen, data, latents, seed)
     inputs = [data / "index.jsonl", *([latents / "a.safetensors"] if stage in ("b", "baseline-ldm") else [])]
-    inputs += [latents / "compressor.safetensors"] if stage == "c" else []
+    inputs += [latents / "compressor.safetensors"] if stage in ("c", "probe") else []
     signature = sha256_text(
         repr((to_dict(chosen), asdict(recipe), stage, seed, [sha256_file(path) for path in inputs]))
     )
@@ -379,7 +379,7 @@ def main(argv: list[str] | None = None) -> None:
     from wuerstchen import cluster  # which shares the optimiser with this module
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stage", required=True, choices=["a", "b", "c", "baseline-ldm"])
+    parser.add_argument("--stage", required=True, choices=["a", "b", "c", "baseline-ldm", "probe"])
     parser.add_argument("--preset", required=True)
     parser.add_argument("--data", required=True, help="a study's data folder, or shards: 'shards/{000000..000999}.tar'")
     parser.add_argument("--latents", type=Path)

@@ -35,11 +35,16 @@ def make(
         from evaluation.generators.pictures import Pictures
 
         return Pictures(_needed(pictures, "--pictures", model), other_artist=model != "real")
-    if model in ("ceiling-stage-a", "ceiling-compressor"):
+    if model in ("ceiling-stage-a", "ceiling-compressor", "ceiling-compressor-no-text"):
         from evaluation.generators.trained import ReconstructionGenerator
 
-        through = model == "ceiling-compressor"
-        return ReconstructionGenerator(weights, through, settings, _needed(pictures, "--pictures", model))
+        through, text = model != "ceiling-stage-a", model != "ceiling-compressor-no-text"
+        pictures = _needed(pictures, "--pictures", model)
+        return ReconstructionGenerator(weights, through, settings, pictures, text, compiled)
+    if model == "wuerstchen-probe":
+        from evaluation.generators.trained import ProbeGenerator
+
+        return ProbeGenerator(weights, settings, compiled)
     if model == "wuerstchen":
         from evaluation.generators.trained import WuerstchenGenerator
 
@@ -49,8 +54,8 @@ def make(
 
         return BaselineGenerator(weights, model, settings, compiled)
     raise ValueError(
-        f"--model: {model!r} is not known; use wuerstchen, baseline-ldm, baseline-ldm-bc, real, ceiling-stage-a,"
-        " ceiling-compressor or ceiling-other-artist"
+        f"--model: {model!r} is not known; use wuerstchen, wuerstchen-probe, baseline-ldm, baseline-ldm-bc, real,"
+        " ceiling-stage-a, ceiling-compressor, ceiling-compressor-no-text or ceiling-other-artist"
     )
 
 

@@ -10,6 +10,7 @@ from evaluation.generators import Settings, check_settings
 from evaluation.generators.pictures import Pictures
 from wuerstchen import weights
 from wuerstchen.pipeline import BaselineLDM, Reconstruction, Wuerstchen
+from wuerstchen.probing import Probed
 from wuerstchen.progress import progress
 
 BATCH = 25
@@ -68,9 +69,11 @@ class _Trained:
 
 
 class WuerstchenGenerator(_Trained):
+    network = Wuerstchen
+
     def __init__(self, folder: Path, settings: Settings, compiled: bool | None = None):
         super().__init__(settings, {"steps_c": int, "guidance_c": float, "steps_b": int, "guidance_b": float})
-        self.pipeline = Wuerstchen(folder, compiled)
+        self.pipeline = self.network(folder, compiled)
 
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
@@ -79,6 +82,12 @@ class WuerstchenGenerator(_Trained):
     def describe(self) -> dict:
         guidance = {"c": self.settings["guidance_c"], "b": self.settings["guidance_b"]}
         return self._record(self.pipeline, self.pipeline.files, guidance)
+
+
+class ProbeGenerator(WuerstchenGenerator):
+    """Stage C alone: the latents that `WuerstchenGenerator` draws with the same settings, by the probe decoder."""
+
+    network = Probed
 
 
 class BaselineGenerator(_Trained):
@@ -95,16 +104,25 @@ class BaselineGenerator(_Trained):
 
 
 class ReconstructionGenerator(_Trained):
-    """Real pictures through Stage A, or through compressor, Stage B and Stage A."""
+    """Real pictures through Stage A, or through compressor, Stage B (with the prompt, or the empty one) and Stage A."""
 
-    def __init__(self, folder: Path, through_compressor: bool, settings: Settings, pictures: Path):
+    def __init__(
+        self,
+        folder: Path,
+        through_compressor: bool,
+        settings: Settings,
+        pictures: Path,
+        text: bool = True,
+        compiled: bool | None = None,
+    ):
         super().__init__(settings, {"steps_b": int, "guidance_b": float})
-        self.pictures = Pictures(pictures, other_artist=False)
-        self.model = Reconstruction(folder, through_compressor)
+        self.pictures, self.text = Pictures(pictures, other_artist=False), text
+        self.model = Reconstruction(folder, through_compressor, compiled)
 
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         real = torch.from_numpy(np.stack(self.pictures.generate(prompts, seed))).permute(0, 3, 1, 2).float() / 255
-        texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
+        ids = [prompt["id"] for prompt in prompts]
+        texts = [prompt["prompt"] if self.text else "" for prompt in prompts]
         return self.model.reconstruct(real, texts, ids, seed, **self.settings)
 
     def load(self, path: Path) -> int:

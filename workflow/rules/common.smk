@@ -22,6 +22,7 @@ if config["data"]["source"] == "emoji":
     REAL["ceiling-other-artist"] = ["names"]
 CEILINGS = [*RECONSTRUCTED, *list(REAL)[1:]]
 FIGURES = ["collage", "side-by-side", "speed", "training", "recall-curve", "robustness"]
+FIGURES += ["probe"] * ("probe" in config) + ["figure4"] * ("figure4" in config["speed"])
 SHARDED = config["data"]["source"] == "webdataset"  # trained on a cluster, which keeps no weights on the way
 if "curve" not in config:
     FIGURES.remove("recall-curve")
@@ -231,6 +232,7 @@ def usage_files():
     return {
         **{f"train-{stage}": [f"{study}/train/{stage}/usage.json" for study in STUDIES] for stage in trained()},
         "train-scorer": [f"{STUDY}/scorer/usage.json"],
+        **({"train-probe": [f"{STUDY}/train/probe/usage.json"]} if "probe" in config else {}),
         **{
             f"sample-{model}": [file for study in STUDIES for file in all_shards(model, ".usage.json", study)]
             for model in config["models"]
@@ -287,6 +289,11 @@ def robustness_files():
 def speed_files():
     """Sampling times, one file per model."""
     return collect(f"{STUDY}/speed/{{model}}.json", model=config["speed"]["models"])
+
+
+def workload_files():
+    """How Stages B and C share the work, where the config asks for it."""
+    return [f"{STUDY}/workload.json"] if "probe" in config else []
 
 
 def picture_files():
@@ -370,6 +377,8 @@ def figure_inputs(wildcards):
         "training": training_files("history.csv"),
         "recall-curve": f"{STUDY}/curve.json",
         "robustness": robustness_files(),
+        "probe": [*workload_files(), *picture_files()],
+        "figure4": glob(config["speed"].get("figure4", "")),
     }[wildcards.figure]
 
 
@@ -381,6 +390,7 @@ def summary_inputs():
         *preference_files(),
         *robustness_files(),
         *speed_files(),
+        *workload_files(),
         *training_files("usage.json"),
         f"{STUDY}/carbon.json",
     ]

@@ -141,6 +141,43 @@ rule recall:
         " --seed {params.seed} --out {output} > {log} 2>&1"
 
 
+# Appendix D. What is drawn for it is drawn in this job too, since its start takes as long as that.
+rule workload:
+    input:
+        [f"results/{{study}}/train/{stage}/model.safetensors" for stage in ["a", "b", "c", "probe"]],
+        features=[f"results/{{study}}/features/{model}/names.npz" for model in ["wuerstchen", "ceiling-compressor"]],
+        drawn=shards("wuerstchen", "names", study="results/{study}"),
+        reconstructed=shards("ceiling-compressor", "names", study="results/{study}"),
+        prompts="results/{study}/prompts/names.jsonl",
+        pictures="results/{study}/data/pictures.zip",
+        index="results/{study}/data/index.jsonl",
+        gallery="results/{study}/features/pictures.npz",
+    output:
+        record="results/{study}/workload.json",
+        probed="results/{study}/images/wuerstchen-probe/names/0000.zip",
+        no_text="results/{study}/images/ceiling-compressor-no-text/names/0000.zip",
+    log:
+        "results/{study}/logs/workload.log",
+    benchmark:
+        "results/{study}/benchmarks/workload/workload.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem="6GB",
+        runtime="2h",
+    params:
+        sampling=sampling_settings("wuerstchen"),
+        number=config.get("probe", {}).get("prompts"),
+        seed=config["seed"],
+    shell:
+        "python -m evaluation.workload --weights results/{wildcards.study}/train --set {params.sampling}"
+        " --prompts-file {input.prompts} --count {params.number} --pictures {input.pictures} --index {input.index}"
+        " --gallery {input.gallery} --of wuerstchen {input.features[0]} {input.drawn}"
+        " --of ceiling-compressor {input.features[1]} {input.reconstructed} --draw wuerstchen-probe {output.probed}"
+        " --draw ceiling-compressor-no-text {output.no_text} --seed {params.seed} --out {output.record} > {log} 2>&1"
+
+
 rule scorer:
     input:
         "results/{study}/data/index.jsonl",

@@ -236,3 +236,27 @@ use rule train_b as train_baseline_bc with:
         more=f"{budget('b', 'c')} {training_flags('baseline-ldm')} {snapshot_flags()}"
         " --continue-from results/{study}/train/baseline-ldm",
         out=subpath(output[0], parent=True),
+
+
+# The small decoder of Appendix D, from the compressor's latents straight to pixels. It is no part of any model.
+use rule train_b as train_probe with:
+    input:
+        f"{STUDY}/data/index.jsonl",
+        f"{STUDY}/data/pictures.zip",
+        "results/{study}/latents/compressor.safetensors",
+    output:
+        "results/{study}/train/probe/model.safetensors",
+        "results/{study}/train/probe/history.csv",
+        "results/{study}/train/probe/usage.json",
+    log:
+        "results/{study}/logs/train/probe.log",
+    benchmark:
+        "results/{study}/benchmarks/train_probe/probe.tsv"
+    priority: 3
+    params:
+        data=subpath(input[0], parent=True),
+        stage="probe",
+        preset=config["preset"],
+        seed=training_seed,
+        more="",
+        out=subpath(output[0], parent=True),
