@@ -219,13 +219,12 @@ def train(args: argparse.Namespace) -> int:
 
     Raises ValueError and FloatingPointError, in every process, for what stops a training.
     """
-    limit = Limit(args.stop_after, time.monotonic())
-    limit.listen()
-    ranks = start()
-    try:
-        return _train(args, ranks, limit)
-    finally:
-        dist.destroy_process_group()
+    with Limit(args.stop_after, time.monotonic()) as limit:
+        ranks = start()
+        try:
+            return _train(args, ranks, limit)
+        finally:
+            dist.destroy_process_group()
 
 
 def _train(args: argparse.Namespace, ranks: Ranks, limit: Limit) -> int:

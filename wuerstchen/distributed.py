@@ -73,8 +73,9 @@ def spread(module: nn.Module, parallel: str, ranks: Ranks) -> nn.Module:
     attention are computed outside the blocks' own forward, where nothing would gather them.
     """
     if parallel == "ddp":
-        # memory as the activations have it, or gradients are copied once more
-        module.to(memory_format=torch.channels_last)
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                layer.to(memory_format=torch.channels_last)  # as its gradient comes, which is copied otherwise
         devices = [ranks.device.index] if ranks.device.type == "cuda" else None
         return DistributedDataParallel(module, devices, forward_sync_buffers=False, gradient_as_bucket_view=True)
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))

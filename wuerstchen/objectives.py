@@ -211,7 +211,12 @@ class StageBObjective(DiffusionObjective):
         return OBJECTIVES[self.preset.stage_b.objective](noised, a, b)
 
     def metadata(self, averaged, pictures) -> dict:
-        return {"stage_b": to_dict(self.preset.stage_b), "compressor": to_dict(self.preset.compressor)}
+        sampling = self.preset.sampling
+        return {
+            "stage_b": to_dict(self.preset.stage_b),
+            "compressor": to_dict(self.preset.compressor),
+            "start": sampling.start_b if sampling else "noise",
+        }
 
 
 class StageCObjective(DiffusionObjective):

@@ -36,9 +36,13 @@ class Limit:
     longest_save: float = 0.0
     longest_step: float = 0.0
 
-    def listen(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._tell)
+    def __enter__(self) -> "Limit":
+        self._before = {n: signal.signal(n, self._tell) for n in (signal.SIGTERM, signal.SIGUSR1)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _tell(self, *_: object) -> None:
         self.told = True

@@ -391,7 +391,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         if cluster.is_for_cluster(args.data):
-            raise SystemExit(cluster.train(args))
+            if status := cluster.train(args):
+                raise SystemExit(status)
+            return
         train(
             args.stage,
             args.preset,
