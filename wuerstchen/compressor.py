@@ -54,6 +54,25 @@ def _stages(config: CompressorConfig, pretrained: bool) -> nn.ModuleList:
     raise ValueError(f"compressor.backbone: {config.backbone!r}; use efficientnet_lite0, efficientnet_v2_s or _l")
 
 
+def resize_bicubic(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """The whole picture at that height and width, bicubic as in the paper (3.1), antialiased."""
+    return F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def resize_and_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """The released code's way: bilinear, antialiased, until that height and width are covered; then their centre."""
+    (h, w), (height, width) = images.shape[-2:], size
+    wide = height * w > width * h
+    whole = (height, height * w // h) if wide else (width * h // w, width)
+    images = F.interpolate(images, whole, mode="bilinear", antialias=True, align_corners=False)
+    top, left = round((whole[0] - height) / 2), round((whole[1] - width) / 2)
+    return images[..., top : top + height, left : left + width]
+
+
+# How pictures come to the size that the backbone sees (`CompressorConfig.resize`).
+RESIZES = {"bicubic": resize_bicubic, "bilinear-crop": resize_and_crop}
+
+
 class SemanticCompressor(nn.Module):
     """Images (n, 3, h, w) in [0, 1] to latents (n, c_latent, h / 32, w / 32), each channel of zero mean, unit variance.
 
@@ -63,6 +82,8 @@ class SemanticCompressor(nn.Module):
 
     def __init__(self, config: CompressorConfig, pretrained: bool = False):
         super().__init__()
+        if config.resize not in RESIZES:
+            raise ValueError(f"compressor.resize: {config.resize!r} is not known; use one of {', '.join(RESIZES)}")
         self.config = config
         self.backbone = _stages(config, pretrained)
         c_in, c_out = config.c_features * config.unshuffle**2, config.c_latent
@@ -77,13 +98,13 @@ class SemanticCompressor(nn.Module):
         return self
 
     def preprocess(self, images: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Resize to `size` (bicubic, antialiased; the paper's filter) and normalise; images in [0, 1].
+        """Resize to `size` as `config.resize` says and normalise; images (n, 3, h, w) in [0, 1].
 
         size: height and width; None is a square of `input_size`. The paper trains at other sizes too.
         """
         size = size or (self.config.input_size,) * 2
         if images.shape[-2:] != size:
-            images = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+            images = RESIZES[self.config.resize](images, size)
         mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (self.config.mean, self.config.std))
         return (images - mean) / std
 

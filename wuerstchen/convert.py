@@ -14,6 +14,7 @@ the tensors are loaded into its networks.
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -112,17 +113,22 @@ def _check(part: str, naming: str, names: Collection[str]) -> None:
             raise _unlike(part, naming, f"{before}.*", "missing")
 
 
-def _check_compressor(names: Collection[str]) -> None:
-    """The same for the Semantic Compressor, whose names are torchvision's."""
+@cache
+def _compressor_names(backbone: str) -> frozenset[str]:
+    """Names of the Semantic Compressor's tensors, which are torchvision's."""
     from wuerstchen.compressor import SemanticCompressor
     from wuerstchen.presets import CompressorConfig
 
     with torch.device("meta"):
-        whole = [
-            set(SemanticCompressor(CompressorConfig(backbone=backbone)).state_dict())
-            for backbone in ("efficientnet_v2_s", "efficientnet_v2_l")
-        ]
+        return frozenset(SemanticCompressor(CompressorConfig(backbone=backbone)).state_dict())
+
+
+def _check_compressor(names: Collection[str]) -> None:
+    """The same for the Semantic Compressor, v2's or v1's."""
     given = set(names)
+    if given == _compressor_names("efficientnet_v2_s"):
+        return
+    whole = (_compressor_names("efficientnet_v2_s"), _compressor_names("efficientnet_v2_l"))
     expected = min(whole, key=lambda known: len(known ^ given))
     for name in sorted(given ^ expected):
         raise _unlike("compressor", "torchvision", name, "extra" if name in given else "missing")

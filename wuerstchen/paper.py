@@ -112,7 +112,7 @@ def paper_presets() -> list[Preset]:
         recipes=_recipes("p2-code", timesteps="released", drop_text_per="batch", drop_image_per="batch"),
     )
     return [
-        replace(text, name="paper", stage_c=large),
+        replace(text, name="paper", stage_c=large, baseline_ldm=BASELINE_READINGS["section-4"].unet),
         text,
         replace(
             released,

@@ -17,6 +17,7 @@ from wuerstchen.blocks import (
     wide,
     xavier_,
 )
+from wuerstchen.diffusion import OBJECTIVES
 from wuerstchen.presets import UNetConfig
 
 
@@ -42,6 +43,8 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig):
         super().__init__()
+        if config.objective not in OBJECTIVES:
+            raise ValueError(f"objective: {config.objective!r} is not known; use one of {', '.join(OBJECTIVES)}")
         self.config = config
         widths, c_cond = config.widths, config.c_cond
         self.clip_mapper = nn.Linear(config.c_text, c_cond)

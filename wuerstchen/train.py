@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from wuerstchen import weights
 from wuerstchen.blocks import AttentionBlock, ResBlock, TimestepBlock
+from wuerstchen.conditions import DRAWS
 from wuerstchen.diffusion import LOSS_WEIGHTS, TIMESTEP_SAMPLING
 from wuerstchen.execution import autocast, can_compile, compile_blocks, native_precision
 from wuerstchen.files import atomic_path, sha256_file, sha256_text, write_json, write_text
@@ -280,8 +281,14 @@ def train(
         raise ValueError(f"preset {preset_name} has no training recipe for stage {stage}")
     chosen = overridden(plain, stage, settings)
     recipe = chosen.recipes[stage]
-    choices = (("optimiser", OPTIMISERS), ("loss_weight", LOSS_WEIGHTS), ("timesteps", TIMESTEP_SAMPLING))
-    for key, known in choices:
+    choices = {
+        "optimiser": OPTIMISERS,
+        "loss_weight": LOSS_WEIGHTS,
+        "timesteps": TIMESTEP_SAMPLING,
+        "drop_text_per": DRAWS,
+        "drop_image_per": DRAWS,
+    }
+    for key, known in choices.items():
         if getattr(recipe, key, None) not in (None, *known):
             raise ValueError(f"{key}: {getattr(recipe, key)!r} is not known; use one of {', '.join(known)}")
     torch.manual_seed(derive(seed, stage, "init"))

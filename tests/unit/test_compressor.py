@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -53,3 +56,26 @@ def test_fitted_latents_are_standardised_and_uncorrelated():
         latents = compressor.eval().head(trunk).permute(0, 2, 3, 1).flatten(0, 2).double()
     assert latents.mean(0).abs().max() < 1e-3
     assert (torch.cov(latents.T) - torch.eye(CONFIG.c_latent)).abs().max() < 0.02
+
+
+def test_both_ways_to_the_compressors_size_are_torchvisions():
+    """The paper's bicubic of the whole picture; the released code's bilinear resize of the shorter side, and crop."""
+    from torchvision.transforms import functional as tv
+
+    images = torch.rand(1, 3, 128, 171, generator=torch.Generator().manual_seed(0))
+    plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+    for resize in ("bicubic", "bilinear-crop"):
+        compressor = SemanticCompressor(replace(CONFIG, resize=resize, **plain))
+        if resize == "bicubic":
+            expected = tv.resize(images, [96, 96], tv.InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+        else:
+            expected = tv.center_crop(tv.resize(images, 96, tv.InterpolationMode.BILINEAR, antialias=True), 96)
+        assert torch.allclose(compressor.preprocess(images), expected, atol=1e-6), resize
+    tall = compressor.preprocess(images, (120, 72))
+    assert tall.shape == (1, 3, 120, 72)
+    assert torch.allclose(tall, tv.center_crop(tv.resize(images, 120, antialias=True), [120, 72]), atol=1e-6)
+
+
+def test_an_unknown_way_to_the_compressors_size_is_refused():
+    with pytest.raises(ValueError, match="compressor.resize: 'nearest' is not known; use one of bicubic, bilinear-cr"):
+        SemanticCompressor(replace(CONFIG, resize="nearest"))
