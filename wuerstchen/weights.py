@@ -1,9 +1,11 @@
 """Checkpoints: safetensors files that carry the configuration of their network."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -47,20 +49,56 @@ def _open(path: str | Path):
         raise ValueError(f"{path}: not a safetensors file, or cut short ({error})") from None
 
 
-def load_module(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, source: str | Path) -> nn.Module:
-    """Load the tensors below `prefix` into `module`, strictly; a missing, extra or misshapen tensor is named."""
-    mine = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def read(path: str | Path) -> dict:
+    """What a file of published weights holds, mapped into memory: tensors by name, or in a .pt dicts of them.
+
+    Of a .pt nothing but tensors and plain values is read. Raises ValueError that names a file of another kind.
+    """
+    if Path(path).suffix == ".safetensors":
+        with _open(path) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    try:
+        # only the zip format, torch's since 2020, can be mapped
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:
+        raise ValueError(f"{path}: not a file of tensors ({str(error).splitlines()[0]})") from None
+
+
+def compare(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path, prefix: str = "") -> None:
+    """Raises ValueError that names the first tensor that is missing, extra or misshapen for `module`."""
     expected = module.state_dict()
-    if wrong := sorted(set(mine) ^ set(expected)):
-        kind = "extra" if wrong[0] in mine else "missing"
+    if wrong := sorted(set(tensors) ^ set(expected)):
+        kind = "extra" if wrong[0] in tensors else "missing"
         raise ValueError(f"{source}: tensor {prefix}{wrong[0]} is {kind} ({len(wrong)} names differ)")
-    for name, tensor in mine.items():
+    for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             raise ValueError(
                 f"{source}: tensor {prefix}{name} is {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
             )
+
+
+def load_module(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, source: str | Path) -> nn.Module:
+    """Load the tensors below `prefix` into `module`, strictly; a missing, extra or misshapen tensor is named."""
+    mine = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    compare(module, mine, source, prefix)
     module.load_state_dict(mine)
     return module.eval()
+
+
+def assign(
+    module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path, dtype: torch.dtype, device: str
+) -> nn.Module:
+    """Give tensors to a module on the meta device, strictly, in a precision and on a device; it is for use only.
+
+    What has both already is not copied: tensors that were mapped stay in their file.
+    """
+    compare(module, tensors, source)
+    state = {
+        name: tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+        for name, tensor in tensors.items()
+    }
+    module.load_state_dict(state, assign=True)
+    return module.requires_grad_(False).eval()
 
 
 def digest(*paths: str | Path) -> str:

@@ -11,7 +11,8 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from evaluation import extractors
-from evaluation.extractors import EfficientNetLite2, load, packaged_lite2, preprocess, renamed_by_order
+from evaluation.extractors import EfficientNetLite2, load, preprocess, renamed_by_order
+from wuerstchen.assets import locate
 
 PHOTOS = (
     Path(os.environ.get("WUERSTCHEN_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "photos_coco_mini"
@@ -33,7 +34,7 @@ def test_lite2_shapes_and_digest(lite2, pictures):
     assert features.shape == (2, 1280) and logits.shape == (2, 1000)
     assert features.dtype == logits.dtype == np.float32
     # The file carries the first digits of its own digest in its name.
-    assert len(lite2.sha256) == 64 and packaged_lite2().stem.endswith(lite2.sha256[:8])
+    assert len(lite2.sha256) == 64 and locate("efficientnet-lite2").stem.endswith(lite2.sha256[:8])
 
 
 def test_a_pictures_features_do_not_depend_on_its_neighbours(lite2, pictures):
@@ -45,7 +46,9 @@ def test_a_pictures_features_do_not_depend_on_its_neighbours(lite2, pictures):
 
 def test_folded_norms_change_nothing_that_counts(lite2, pictures):
     model = timm.create_model("tf_efficientnet_lite2", pretrained=False).eval()
-    model.load_state_dict(renamed_by_order(torch.load(packaged_lite2(), weights_only=True), model.state_dict()))
+    model.load_state_dict(
+        renamed_by_order(torch.load(locate("efficientnet-lite2"), weights_only=True), model.state_dict())
+    )
     with torch.inference_mode():
         expected = model((torch.tensor(pictures[:2]).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).numpy()
     assert lite2(pictures[:2], "none-128")[1] == pytest.approx(expected, abs=1e-4 * float(np.abs(expected).max()))
