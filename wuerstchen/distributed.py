@@ -26,8 +26,6 @@ from wuerstchen import weights
 from wuerstchen.blocks import ResBlock
 from wuerstchen.stage_a import MixingBlock
 
-PARALLEL = ("ddp", "fsdp2")
-
 
 @dataclass(frozen=True)
 class Ranks:
@@ -227,7 +225,7 @@ def main(argv: list[str] | None = None) -> None:
         run.main(argv)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
-        print(f"rank {failure.global_rank()} ended with status {failure.exitcode}", file=sys.stderr)
+        print(f"local rank {failure.local_rank} ended with status {failure.exitcode}", file=sys.stderr)
         raise SystemExit(failure.exitcode if failure.exitcode > 0 else 1) from None
 
 

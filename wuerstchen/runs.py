@@ -1,7 +1,8 @@
-"""What a long run keeps of itself: when it must stop, its history, and what it used."""
+"""Long runs on a cluster: their options, when they must stop, their history, and what they used."""
 
 import argparse
 import csv
+import os
 import re
 import signal
 import time
@@ -11,10 +12,34 @@ from pathlib import Path
 import torch
 
 from wuerstchen.files import write_text
+from wuerstchen.webdata import CORRUPT_LIMIT
 
 COLUMNS = ("step", "learning_rate", "images_per_second", "seconds", "memory_gib", "kwh", "corrupt")
 ROWS = 10_000  # of a history, at most
 DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def is_for_cluster(data: str) -> bool:
+    """Whether a training belongs here: under torchrun, or with shards as its data."""
+    return "RANK" in os.environ or str(data).endswith((".tar", ".safetensors"))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `wuerstchen.train` that are for clusters alone."""
+    group = parser.add_argument_group("on a cluster (torchrun, or shards as --data)")
+    group.add_argument("--selection", type=Path, help="what `selection select` wrote; default: beside the shards")
+    group.add_argument("--weights", type=Path, help="folder of the trained stages that this one builds on")
+    group.add_argument(
+        "--lpips", type=Path, help="VGG16 weights of Stage A's perceptual loss; default: the asset vgg16"
+    )
+    group.add_argument("--phase", type=int, default=1, help="which phase of the recipe, from 1")
+    group.add_argument("--parallel", choices=("ddp", "fsdp2"), default="ddp")
+    group.add_argument("--micro-batch", type=int, help="samples at a time in each process; default: all of its share")
+    group.add_argument("--checkpoint-activations", action="store_true", help="less memory, a third more computation")
+    group.add_argument("--workers", type=int, default=8, help="processes that decode pictures, for each GPU")
+    group.add_argument("--checkpoint-every", type=int, default=1000, metavar="STEPS")
+    group.add_argument("--stop-after", type=duration, metavar="TIME", help="end in time for this limit, e.g. 3h50m")
+    group.add_argument("--corrupt-limit", type=float, default=CORRUPT_LIMIT, help="share of corrupt samples to stop at")
 
 
 def duration(text: str) -> float:
