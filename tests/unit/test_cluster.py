@@ -138,6 +138,9 @@ def test_usage_counts_all_processes(killed):
 
 @pytest.mark.parametrize("stage", ["a", "c", "baseline-ldm"])
 def test_a_training_told_to_stop_goes_on_as_if_it_had_not_been(shards, tmp_path, monkeypatch, stage):
+    tiny = preset("tiny")
+    dropping = {name: replace(getattr(tiny, name), dropout=0.1) for name in ("stage_c", "baseline_ldm")}
+    monkeypatch.setattr(cluster, "preset", lambda name: replace(tiny, **dropping))
     train.main(arguments(shards, stage, tmp_path / "whole"))
     update = cluster.Training.update
 
@@ -224,7 +227,7 @@ def test_precomputed_latents_are_what_training_computes(shards, tmp_path):
     assert torch.allclose(
         scale_latents(tensors["compressor"].float(), objective.scaling), inputs["clean"], rtol=1e-3, atol=1e-3
     )
-    assert torch.allclose(tensors["tokens"].float(), inputs["tokens"], atol=1e-3)
+    assert torch.allclose(tensors["tokens"].float(), inputs["tokens"], rtol=1e-3, atol=1e-3)
 
 
 def test_phases_go_on_from_the_one_before_at_their_own_sizes(shards, tmp_path, monkeypatch):
@@ -316,7 +319,7 @@ def test_too_many_corrupt_samples_stop_a_training(shards, tmp_path):
     (tmp_path / "000000.tar").write_bytes(data)
     with pytest.raises(SystemExit, match="samples are corrupt, more than --corrupt-limit 0.001 allows"):
         train.main(arguments(shards, "c", tmp_path / "out", "--corrupt-limit", 0.001, data=tmp_path))
-    train.main(arguments(shards, "c", tmp_path / "out", "--corrupt-limit", 0.1, data=tmp_path))
+    train.main(arguments(shards, "c", tmp_path / "out", "--corrupt-limit", 0.9, data=tmp_path))
     with open(tmp_path / "out/history.csv") as file:
         assert int(list(csv.DictReader(file))[-1]["corrupt"]) > 0
 
