@@ -40,7 +40,7 @@ from wuerstchen.distributed import (
     start,
 )
 from wuerstchen.execution import compile_blocks, native_precision
-from wuerstchen.files import sha256_text, write_json
+from wuerstchen.files import sha256_text, write_json, write_text
 from wuerstchen.objectives import PRECOMPUTED, Objective, make_objective, phases, view
 from wuerstchen.presets import Phase, Preset, overridden, preset, to_dict
 from wuerstchen.progress import progress
@@ -349,6 +349,7 @@ def finish(training: Training, dataset, chosen: Preset, precision: str) -> None:
             **training.objective.metadata(state, pictures),
         }
         weights.save(args.out / "model.safetensors", state, about)
+        write_text(args.out / "history.csv", (args.out / "state" / "history.csv").read_text())
         write_json(
             args.out / "usage.json",
             training.usage

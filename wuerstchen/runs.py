@@ -24,6 +24,19 @@ def is_for_cluster(data: str) -> bool:
     return "RANK" in os.environ or str(data).endswith((".tar", ".safetensors"))
 
 
+ON_A_CLUSTER = ("selection", "weights", "lpips", "phase", "parallel", "micro_batch", "checkpoint_activations")
+ON_A_CLUSTER += ("workers", "checkpoint_every", "stop_after", "corrupt_limit")
+ON_A_FOLDER = ("latents", "budget", "snapshots")
+
+
+def refuse_misplaced(args: argparse.Namespace, parser: argparse.ArgumentParser, cluster: bool) -> None:
+    """Raises ValueError naming an option that has no meaning for this kind of data."""
+    for name in ON_A_FOLDER if cluster else ON_A_CLUSTER:
+        if getattr(args, name) != parser.get_default(name):
+            data = "a study's data folder" if cluster else "shards (--data 'shards/{000000..000999}.tar')"
+            raise ValueError(f"--{name.replace('_', '-')} is for trainings on {data}")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `wuerstchen.train` that are for clusters alone."""
     group = parser.add_argument_group("on a cluster (torchrun, or shards as --data)")
@@ -81,10 +94,13 @@ class Limit:
 
 
 class History:
-    """history.csv, written line by line by the first process, and TensorBoard's log where that is installed."""
+    """state/history.csv, written line by line by the first process, and TensorBoard's log where that is installed.
+
+    It moves beside the model at the end: Snakemake deletes the outputs of a job that was cut off.
+    """
 
     def __init__(self, out: Path, columns: tuple[str, ...], steps: int, step: int):
-        self.path, self.every = out / "history.csv", max(1, steps // ROWS)
+        self.path, self.every = out / "state" / "history.csv", max(1, steps // ROWS)
         rows = [[*COLUMNS, *columns]]
         if self.path.exists() and step:
             with open(self.path, newline="") as file:

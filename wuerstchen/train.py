@@ -23,7 +23,7 @@ from wuerstchen.execution import autocast, can_compile, compile_blocks, native_p
 from wuerstchen.files import atomic_path, sha256_file, sha256_text, write_json, write_text
 from wuerstchen.muon import Muon
 from wuerstchen.presets import Preset, Recipe, overridden, preset, to_dict
-from wuerstchen.runs import add_arguments, is_for_cluster
+from wuerstchen.runs import add_arguments, is_for_cluster, refuse_misplaced
 from wuerstchen.seeds import derive, generator
 from wuerstchen.snapshots import Snapshots
 from wuerstchen.tasks import DIFFUSION_TASKS, Task, diffusion_flops, make_task, training_flops
@@ -396,6 +396,7 @@ def main(argv: list[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(argv)
     try:
+        refuse_misplaced(args, parser, is_for_cluster(args.data))
         if is_for_cluster(args.data):
             from wuerstchen import cluster  # which takes longer to import than a small training has
 

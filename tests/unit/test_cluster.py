@@ -275,7 +275,7 @@ def test_a_state_that_is_cut_short_is_replaced_by_the_one_before(shards, tmp_pat
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train.main(arguments(shards, "c", whole))
     train.main(arguments(shards, "c", cut))
-    for name in ("model.safetensors", "history.csv", "usage.json"):
+    for name in ("model.safetensors", "history.csv", "usage.json"):  # as Snakemake does
         (cut / name).unlink()
     state = cut / "state/last.safetensors"
     state.write_bytes(state.read_bytes()[:-100])
@@ -303,6 +303,9 @@ def test_what_a_training_cannot_use_is_one_line(shards, tmp_path):
     assert "compressor_steps is 3 of 14" in refused("b", settings=["compressor_steps=3"])
     assert "fit_compressor needs all pictures" in refused("b", settings=["fit_compressor=true"])
     assert "no file" in refused("c", data=tmp_path)
+    assert "--budget is for trainings on a study's data folder" in refused("c", "--budget", "c")
+    with pytest.raises(SystemExit, match="--stop-after is for trainings on shards"):
+        train.main([*"--stage c --preset tiny --data data --seed 0 --out out --stop-after 3h".split()])
     train.main(arguments(shards, "c", tmp_path, "--steps", 3))
     assert "was made with seed 0, now it is 1; delete" in refused("c", "--seed", 1)
     assert "is at step 3, past the 2 asked for" in refused("c", "--steps", 2)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 def steps_of(out: Path) -> int:
     """The last step in a training's history."""
-    path = out / "history.csv"
+    path = out / "state" / "history.csv"
     return max((int(row.split(",")[0]) for row in path.read_text().split()[1:]), default=0) if path.exists() else 0
 
 
