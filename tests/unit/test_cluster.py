@@ -18,17 +18,18 @@ import pytest
 import tar_shards
 import torch
 import torchvision
+from torch._subclasses import FakeTensorMode
 
 from wuerstchen import cluster, interpolate, latents, train, weights
 from wuerstchen.compressor import SemanticCompressor
-from wuerstchen.objectives import StageCObjective, make_objective, phases, view
+from wuerstchen.objectives import StageCObjective, compressed, make_objective, phases, view
 from wuerstchen.perceptual import perceptual_loss
 from wuerstchen.presets import Phase, preset, to_dict
 from wuerstchen.runs import Limit, duration
 from wuerstchen.scaling import scale_latents
 from wuerstchen.stage_a import StageA
 from wuerstchen.stage_c import StageC
-from wuerstchen.webdata import Pictures, Selection
+from wuerstchen.webdata import Pictures, Selection, View
 
 STEPS = 14
 
@@ -366,3 +367,22 @@ def test_lpips_is_the_packages_with_vgg_from_a_file(tmp_path):
         perceptual_loss("lpips", tmp_path / "vgg16.pth")
     with pytest.raises(ValueError, match="perceptual: 'vgg' is not known"):
         perceptual_loss("vgg")
+
+
+def test_phases_of_the_paper_have_its_sizes_of_latents():
+    """E.2 and E.3, through the real backbone, without computing: 12x12, 24x24, and the three aspect ratios."""
+    paper = preset("paper")
+    with FakeTensorMode():
+        compressor = SemanticCompressor(paper.compressor).eval()
+        sizes = {"b": [], "c": []}
+        for stage, found in sizes.items():
+            for phase in phases(paper, stage):
+                for size in phase.sizes:
+                    images = torch.empty(1, 3, *view(paper, stage, size).crop)
+                    seen = compressor(images, size) if stage == "c" else compressed(compressor, paper, images)
+                    found.append(tuple(seen.shape[1:]))
+    assert sizes["b"] == [(16, 12, 12), (16, 24, 24)]
+    assert sizes["c"] == [(16, 12, 12), (16, 24, 24), (16, 24, 40), (16, 40, 24), (16, 24, 24), (16, 24, 24)]
+    stage_a = phases(paper, "a")[0]
+    assert view(paper, "a", stage_a.sizes[0]) == View.square(128, 256) and stage_a.batch_size == 256
+    assert paper.recipes["a"].perceptual == "lpips"
