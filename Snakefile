@@ -30,14 +30,35 @@ resource_scopes:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
-include: "workflow/rules/train.smk"
+
+
+if SHARDED:
+
+    include: "workflow/rules/shards.smk"
+
+else:
+
+    include: "workflow/rules/train.smk"
+
+
 include: "workflow/rules/sample.smk"
 include: "workflow/rules/score.smk"
+
+
+if "curve" in config:
+
+    include: "workflow/rules/curve.smk"
+
+
 include: "workflow/rules/robustness.smk"
 include: "workflow/rules/speed.smk"
 include: "workflow/rules/carbon.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/sweep.smk"
+
+
+if not SHARDED:
+
+    include: "workflow/rules/sweep.smk"
 
 
 rule all:

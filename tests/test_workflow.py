@@ -60,6 +60,8 @@ JOBS = {
     "all": 1,
 }
 SWEEP = {"sweep_training", "sweep_recall"}  # jobs of the target `sweep` alone
+# jobs of a study that trains on tar shards
+SHARDS = {"scan", "measured_pictures", "select", "train_phase", "interpolate", "train_stage"}
 
 
 def planned(text: str) -> dict[str, int]:
@@ -114,6 +116,54 @@ def test_training_seeds_are_the_studys_seed_where_none_are_given(tree: Path) -> 
     assert set(re.findall(r"wuerstchen.train .*--seed (\d+)", plan)) == {"5"}
 
 
+def commands(tree: Path, program: str, *arguments: str) -> list[str]:
+    """The commands of a dry-run that call a program."""
+    run = call("snakemake", "--dry-run", "--printshellcmds", "--cores", "1", *arguments, cwd=tree)
+    assert run.returncode == 0, run.stdout
+    return re.findall(rf"^.*{re.escape(program)} .*$", run.stdout, re.MULTILINE)
+
+
+def test_plan_of_the_papers_study_without_any_data(tree: Path) -> None:
+    """Every phase of every stage, on the shards that it is trained on, each after what it needs."""
+    run = call("snakemake", "-n", "-p", "--cores", "1", "--configfile", "config/paper.yaml", cwd=tree)
+    assert run.returncode == 0, run.stdout
+    jobs = planned(run.stdout)
+    assert {rule: jobs[rule] for rule in SHARDS} == {
+        "scan": 2, "measured_pictures": 1, "select": 2, "train_phase": 8, "interpolate": 1, "train_stage": 4,
+    }  # fmt: skip
+    assert not {"train_a", "tokens", "trunk", "curve"} & set(jobs) and jobs["sample"] > 1
+    phases = {}
+    for line in re.findall(r"torchrun .* -m wuerstchen.train .*", run.stdout):
+        stage, phase = re.search(r"--stage (\S+) --preset paper --phase (\d) ", line).groups()
+        phases[stage, int(phase)] = line
+    assert set(phases) == {("a", 1), ("b", 1), ("b", 2), *(("c", n) for n in range(1, 5)), ("baseline-ldm", 1)}
+    for (stage, phase), line in phases.items():
+        aesthetic = (stage, phase) == ("c", 4)
+        assert ("--data 'data/laion-aesthetic/{000000..000999}.tar'" in line) == aesthetic
+        assert ("--data 'data/laion/{000000..009999}.tar'" in line) != aesthetic
+        earlier = f"--continue-from results/paper/train/{stage}/phases/{phase - 1} "
+        assert (earlier in line) == (phase > 1)
+    (step,) = re.findall(r"wuerstchen.interpolate (.*) --out", run.stdout)
+    assert step == " ".join(f"results/paper/train/c/phases/{n}/model.safetensors" for n in (3, 4))
+    (whole,) = re.findall(r"wuerstchen.phases (.*train/c/phases/4) --model (\S+)", run.stdout)
+    assert whole[1] == "results/paper/train/c/phases/interpolated/model.safetensors"
+
+
+@pytest.mark.parametrize("name", ["paper-text", "released-v2"])
+def test_other_presets_of_the_papers_study_are_one_key_away(tree: Path, name: str) -> None:
+    arguments = ("--configfile", "config/paper.yaml", "--config", f"preset={name}")
+    trained = commands(tree, "wuerstchen.train", *arguments)
+    assert len(trained) == 8 and all(f"--preset {name} " in line for line in trained)
+
+
+def test_missing_shards_stop_a_run_and_are_named(tree: Path) -> None:
+    run = call("snakemake", "--cores", "1", "--configfile", "config/paper.yaml", cwd=tree)
+    assert run.returncode == 1 and "Error in rule check" in run.stdout
+    for pattern, first, count in (("laion", "000000", 10000), ("laion-aesthetic", "000000", 1000)):
+        assert f"no file data/{pattern}/{first}.tar ({count} of the {count} named are missing)" in run.stdout
+    assert "data/coco/captions.jsonl: no such file" in run.stdout
+
+
 def test_parts_have_names(tree: Path) -> None:
     parts = {"tables", "figures", "robustness", "carbon", "speed"}
     listed = call("snakemake", "--list-target-rules", cwd=tree).stdout
@@ -157,7 +207,7 @@ def rule_texts() -> dict[str, str]:
 
 def test_every_rule_says_what_it_did_and_how_long_it_took() -> None:
     texts = rule_texts()
-    assert set(texts) - SWEEP == set(JOBS) - {"all"} == set(chapters())
+    assert set(texts) - SWEEP == set(chapters()) == set(JOBS) - {"all"} | SHARDS
     for rule, text in texts.items():
         folder = "results/{study}/sweep" if rule in SWEEP else "results/{study}"
         # The folder is the rule's name, since summary.json and workflow/done.py count time by it.

@@ -65,8 +65,14 @@ def missing_data(data: dict) -> list[str]:
     if data["source"] == "emoji":
         return [problem for name in PICTURES for problem in damaged_package(name)]
     from wuerstchen.folder import read_captions
+    from wuerstchen.webdata import expand
 
     _, _, found = read_captions(data["captions"])
+    for pattern in data.get("shards", []):
+        try:
+            expand(pattern)
+        except ValueError as error:
+            found.append(f"data.shards {str(error).removeprefix('--data: ')}")
     return found
 
 
@@ -94,11 +100,12 @@ def check(data: dict, folder: Path) -> tuple[list[str], list[str]]:
 
 
 def read_data(configfile: Path) -> dict:
-    """The `data` of a config file. Exits with all its problems where it is not valid."""
+    """The `data` of a config file as `check` takes it. Exits with all its problems where it is not valid."""
     config = yaml.safe_load(configfile.read_text(encoding="utf-8"))
     if wrong := problems(config):
         raise SystemExit("\n".join([f"{configfile} is not valid:", *wrong]))
-    return config["data"]
+    data = config["data"]
+    return data | {"shards": [data[key] for key in ("shards", "aesthetic_shards") if key in data]}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -107,9 +114,10 @@ def main(argv: list[str] | None = None) -> None:
     given.add_argument("--configfile", type=Path)
     given.add_argument("--source", choices=("emoji", "folder"))
     parser.add_argument("--captions", help="jsonl of image and caption (source folder)")
+    parser.add_argument("--shards", nargs="+", default=[], help="tar shards to train on, such as 's/{000..099}.tar'")
     parser.add_argument("--out", type=Path, help="a JSON file that says all is here")
     arguments = parser.parse_args(argv)
-    data = {"source": arguments.source, "captions": arguments.captions}
+    data = {"source": arguments.source, "captions": arguments.captions, "shards": arguments.shards}
     missing, warnings = check(read_data(arguments.configfile) if arguments.configfile else data, Path())
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)

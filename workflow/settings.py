@@ -19,7 +19,7 @@ import jsonschema
 import yaml
 
 from wuerstchen.files import write_text
-from wuerstchen.presets import DiffusionRecipe, StageARecipe, settable
+from wuerstchen.presets import DiffusionRecipe, StageARecipe, preset, settable
 
 SCHEMA = Path(__file__).parent.parent / "config" / "schema.yaml"
 TYPES = {
@@ -159,6 +159,18 @@ def contradictions(config: dict) -> list[str]:
         if model not in models
     ]
     sweep = config.get("sweep", {})
+    if config["data"]["source"] == "webdataset":
+        lines += trained_on_shards(config)
+    elif "curve" not in config:
+        lines.append("curve: missing; only a study of data.source webdataset has none.")
+    recipes = preset(config["preset"]).recipes
+    lines += [
+        f"training.{stage}.{key}: {show(given[key])} contradicts the preset {config['preset']}, which trains stage "
+        f"{stage} in {len(recipes[stage].phases)} phase(s) with lengths and batches of their own."
+        for stage, given in config.get("training", {}).items()
+        for key in ("steps", "batch_size")
+        if key in given and recipes[stage].phases
+    ]
     lines += [
         f"sweep.{part}.{name}: {name} is not one of the study's models ({', '.join(models)})."
         for part in ("training", "sampling")
@@ -173,6 +185,21 @@ def contradictions(config: dict) -> list[str]:
             f"shards, each with a part of every set, but prompts.{fewest}.count is {counts[fewest]}; shard_size should "
             f"be at least {math.ceil(sum(counts.values()) / counts[fewest])}."
         )
+    return lines
+
+
+def trained_on_shards(config: dict) -> list[str]:
+    """What a study that trains on tar shards must have, and what it cannot have."""
+    lines = [
+        f"{key}: a study of data.source webdataset has none; remove it." for key in ("curve", "sweep") if key in config
+    ]
+    if "baseline-ldm-bc" in config["models"]:
+        lines.append("models: baseline-ldm-bc is not trained on shards; remove it.")
+    lines += [
+        f"preset: {config['preset']} is not trained on shards; its recipe for stage {stage} has no phases."
+        for stage, recipe in preset(config["preset"]).recipes.items()
+        if not recipe.phases
+    ]
     return lines
 
 
@@ -202,11 +229,21 @@ def nearest(word: str, allowed: list[str]) -> str:
 
 
 def source_flags(config: dict) -> str:
-    """The data source as flags of wuerstchen.data, quoted for a shell."""
+    """The source of pictures that are held in one file, as flags of wuerstchen.data, quoted for a shell.
+
+    Where training reads shards, these are the pictures to measure with.
+    """
     data = config["data"]
     if data["source"] == "emoji":
         return "--source emoji"
     return f"--source folder --captions {shlex.quote(data['captions'])}"
+
+
+def check_flags(config: dict) -> str:
+    """All data of a study as flags of workflow.check, quoted for a shell."""
+    data = config["data"]
+    shards = [data[key] for key in ("shards", "aesthetic_shards") if key in data]
+    return source_flags(config) + (f" --shards {' '.join(map(shlex.quote, shards))}" if shards else "")
 
 
 def source_state(config: dict) -> str:

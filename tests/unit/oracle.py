@@ -6,7 +6,6 @@ be made in float64.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 import torch
@@ -209,8 +208,3 @@ def their_chain(a, b, c, text: Tensor, null: Tensor, guidance: float, sides: tup
         image = torch.cat([latents, torch.zeros_like(latents)])
         latents = sampled(lambda x, t: b(x, t, image, both), b.config.c_in, sides[1], 12, 6)
         return a.decode(latents * scale).sample
-
-
-def without_dropout(config):
-    """A network's configuration for evaluation; dropout has no weights."""
-    return replace(config, dropout=0.0)

@@ -1,6 +1,6 @@
 """Our networks and sampler give what diffusers' give with the same weights, and published files would fit.
 
-Small sizes in every run; the paper's are behind the marker `big` (`pytest -m big`, up to 12 GiB of memory).
+Small sizes in every run; the paper's are behind the marker `big` (`pytest -m big`, up to 8 GiB of memory).
 """
 
 import pytest
@@ -109,20 +109,24 @@ def test_alpha_bar_and_every_ddpm_step_are_those_of_diffusers(steps, dtype, most
         assert difference(mine, step) < most, i
 
 
+def chain_difference(configs: dict, words: int, dtype: torch.dtype, n: int = 2) -> float:
+    """Of pictures of 128 pixels, 60 and 12 steps, both stages guided."""
+    pairs = [pair(part, config, scaled=part != "stage-a", dtype=dtype) for part, config in configs.items()]
+    c_text = configs["stage-c"].c_text
+    text, null = torch.randn(2, n, words, c_text, generator=torch.Generator().manual_seed(4), dtype=dtype)
+    ours = our_chain(*(mine for mine, _ in pairs), text, null, 4.0, (3, 32))
+    scale = configs["stage-a"].scale_factor
+    theirs = their_chain(*(other for _, other in pairs), text, null, 4.0, (3, 32), scale)
+    assert 0.1 < ours.std() < 10
+    assert n == 1 or not torch.allclose(ours[0], ours[1], atol=0.1)
+    return difference(ours, theirs)
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize(("dtype", "most"), PRECISIONS)
 def test_the_whole_chain_draws_what_diffusers_draws(dtype, most):
     """From the same noise: 60 steps of Stage C, 12 of Stage B, both guided, then Stage A."""
-    pairs = [
-        pair(part, config, scaled=part != "stage-a", dtype=dtype)
-        for part, config in (("stage-a", SMALL_A), ("stage-b", SMALL_B), ("stage-c", SMALL_C))
-    ]
-    text, null = torch.randn(2, 2, 7, 20, generator=torch.Generator().manual_seed(4), dtype=dtype)
-    ours = our_chain(*(mine for mine, _ in pairs), text, null, 4.0, (3, 32))
-    theirs = their_chain(*(other for _, other in pairs), text, null, 4.0, (3, 32), SMALL_A.scale_factor)
-    assert 0.1 < ours.std() < 10
-    assert not torch.allclose(ours[0], ours[1], atol=0.1)
-    assert difference(ours, theirs) < most
+    assert chain_difference({"stage-a": SMALL_A, "stage-b": SMALL_B, "stage-c": SMALL_C}, 7, dtype) < most
 
 
 # Published files: names and shapes.
@@ -257,3 +261,13 @@ def test_stage_a_at_the_papers_size():
     found = stage_a_differences(preset("paper").stage_a, 256, torch.float32)
     print(f"Stage A: latents and pictures differ by {found[0]:.1e} and {found[1]:.1e} at most")
     assert max(found) < 1e-5
+
+
+@pytest.mark.big
+@torch.inference_mode()
+def test_the_whole_chain_of_the_papers_networks():
+    """At 128 pixels: what is compared are networks of the paper's size, not pictures."""
+    p = preset("paper-text")
+    found = chain_difference({"stage-a": p.stage_a, "stage-b": p.stage_b, "stage-c": p.stage_c}, 77, torch.float32, 1)
+    print(f"the whole chain: pictures differ by {found:.1e} at most")
+    assert found < 1e-5

@@ -13,6 +13,7 @@ import yaml
 from workflow.settings import (
     CHOICES,
     SCHEMA,
+    check_flags,
     main,
     problems,
     schema,
@@ -21,8 +22,10 @@ from workflow.settings import (
     source_flags,
     source_state,
 )
+from wuerstchen.conditions import DRAWS
 from wuerstchen.diffusion import LOSS_WEIGHTS, TIMESTEP_SAMPLING
 from wuerstchen.execution import native_precision
+from wuerstchen.presets import preset
 from wuerstchen.train import OPTIMISERS
 
 
@@ -66,7 +69,11 @@ def test_the_study_itself_is_valid(config: dict) -> None:
         ("training_seeds", 3, "training_seeds: 3 should be a list"),
         ("study", "My Study", 'study: "My Study" should match'),
         ("study", "../x", 'study: "../x" should match'),
-        ("preset", "emojis", 'preset: "emojis" is not known. Allowed: emoji, tiny. Did you mean emoji?'),
+        (
+            "preset",
+            "emojis",
+            'preset: "emojis" is not known. Allowed: emoji, tiny, paper, paper-text, released-v2. Did you mean emoji?',
+        ),
         ("models", ["baseline-ldm", "baseline-ldm-bc"], 'models[0]: "baseline-ldm" is not known. Allowed: wuerstchen.'),
         (
             "models",
@@ -82,7 +89,12 @@ def test_the_study_itself_is_valid(config: dict) -> None:
         ("robustness.manipulations", ["palette", "palette"], "should name nothing twice"),
         ("robustness.manipulations", [], "robustness.manipulations: [] should have at least 1 entries"),
         ("data", {"source": "folder"}, "data.captions: missing; it gives: For folder"),
-        ("data", {"source": "web"}, 'data.source: "web" is not known. Allowed: emoji, folder.'),
+        ("data", {"source": "web"}, 'data.source: "web" is not known. Allowed: emoji, folder, webdataset.'),
+        ("data", {"source": "webdataset", "captions": "c"}, "data.shards: missing; it gives: For webdataset, the tar"),
+        ("data", {"source": "webdataset", "captions": "c"}, "data.aesthetic_shards: missing; it gives: For webdatase"),
+        ("curve", ..., "curve: missing; only a study of data.source webdataset has none."),
+        ("assumptions", [{"of": "seed"}], "assumptions[0].why: missing; it gives: What is known"),
+        ("assumptions", [{"of": "seed", "why": ""}], "assumptions[0].why: should not be empty"),
         ("data", None, "data: null should be a group of keys"),
         ("sampling.baseline-ldm", ..., "sampling.baseline-ldm: missing; baseline-ldm is one of the models"),
         ("sampling.wuerstchen.steps_c", 0, "sampling.wuerstchen.steps_c: 0 should be at least 1"),
@@ -147,6 +159,49 @@ def test_names_of_recipes_are_those_that_training_knows() -> None:
     assert set(CHOICES["loss_weight"]) == set(LOSS_WEIGHTS) and set(CHOICES["timesteps"]) == set(TIMESTEP_SAMPLING)
     assert all(native_precision(name) for name in CHOICES["precision"])
     assert set(CHOICES["optimiser"]) == set(OPTIMISERS)
+    assert set(CHOICES["drop_text_per"]) == set(CHOICES["drop_image_per"]) == set(DRAWS)
+
+
+def paper() -> dict:
+    """The config of the paper's study."""
+    return yaml.safe_load((SCHEMA.parent / "paper.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["paper", "paper-text", "released-v2"])
+def test_the_papers_study_is_valid_with_each_of_its_presets(name: str) -> None:
+    config = paper()
+    assert config["preset"] == "paper"
+    assert problems(config | {"preset": name}) == []
+
+
+def test_the_paper_samples_as_its_preset_says() -> None:
+    chosen = preset("paper").sampling
+    settings = {key: getattr(chosen, key) for key in ("steps_c", "guidance_c", "steps_b", "guidance_b")}
+    assert paper()["sampling"]["wuerstchen"] == settings
+    assert (settings["steps_c"], settings["steps_b"], settings["guidance_b"]) == (60, 12, 4.0)
+    # the paper does not state it
+    assert "sampling.wuerstchen.guidance_c" in [assumption["of"] for assumption in paper()["assumptions"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("curve", {"snapshots": [50], "prompts": 5}, "curve: a study of data.source webdataset has none; remove it."),
+        ("sweep", {"prompts": 5}, "sweep: a study of data.source webdataset has none; remove it."),
+        ("models", ["wuerstchen", "baseline-ldm", "baseline-ldm-bc"], "models: baseline-ldm-bc is not trained on shar"),
+        ("preset", "emoji", "preset: emoji is not trained on shards; its recipe for stage a has no phases."),
+        (
+            "training",
+            {"c": {"steps": 5}},
+            "training.c.steps: 5 contradicts the preset paper, which trains stage c in 4 phase(s) with lengths and ba",
+        ),
+    ],
+)
+def test_what_a_study_on_shards_cannot_have(path: str, value: object, said: str) -> None:
+    config = changed(paper(), path, value)
+    config["sampling"]["baseline-ldm-bc"] = config["sampling"]["baseline-ldm"]
+    found = problems(config)
+    assert any(said in line for line in found), found
 
 
 def test_the_schema_describes_every_key_and_allows_no_other() -> None:
@@ -165,6 +220,13 @@ def test_the_schema_describes_every_key_and_allows_no_other() -> None:
 def test_config_written_beside_the_results_is_the_config(config: dict, tmp_path) -> None:
     main(["--settings", json.dumps(config), "--out", str(tmp_path / "config.yaml")])
     assert yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8")) == config
+
+
+def test_flags_of_shards_keep_their_braces() -> None:
+    data = {"source": "webdataset", "captions": "my c.jsonl", "shards": "s/{0..9}.tar", "aesthetic_shards": "t.tar"}
+    assert source_flags({"data": data}) == "--source folder --captions 'my c.jsonl'"
+    assert check_flags({"data": data}) == "--source folder --captions 'my c.jsonl' --shards 's/{0..9}.tar' t.tar"
+    assert check_flags({"data": {"source": "emoji"}}) == "--source emoji"
 
 
 def test_flags_of_a_folder_with_spaces() -> None:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 from glob import glob
 from os.path import relpath
 
 from workflow.code import sources
-from workflow.settings import set_job_environment, shard_count, source_flags, source_state
+from workflow.settings import check_flags, set_job_environment, shard_count, source_flags, source_state
 from wuerstchen.presets import overridden, preset
 
 set_job_environment()
@@ -21,6 +22,9 @@ if config["data"]["source"] == "emoji":
     REAL["ceiling-other-artist"] = ["names"]
 CEILINGS = [*RECONSTRUCTED, *list(REAL)[1:]]
 FIGURES = ["collage", "side-by-side", "speed", "training", "recall-curve", "robustness"]
+SHARDED = config["data"]["source"] == "webdataset"  # trained on a cluster, which keeps no weights on the way
+if "curve" not in config:
+    FIGURES.remove("recall-curve")
 CURVES = ["ceiling-compressor", *config["models"]]
 SHARDS = shard_count(config)
 # The first training seed's results are the study's own. Each further seed has a folder of the same layout inside it,
@@ -44,6 +48,9 @@ wildcard_constraints:
     set="|".join(config["robustness"]["sets"]),
     number="[1-3]",
     figure="|".join(FIGURES),
+    stage="a|b|c|baseline-ldm",
+    phase="[1-9]",
+    choice="base|aesthetic",
 
 
 def code(program, *patterns):
@@ -148,6 +155,56 @@ def all_shards(model, suffix=".zip", study=STUDY):
 def shards_of_model(wildcards):
     """The shards of a rule's model."""
     return all_shards(wildcards.model, study=f"results/{wildcards.study}")
+
+
+def shards_of_choice(wildcards):
+    """The tar shards of all pictures, or of those that Stage C is trained on last."""
+    return config["data"]["shards" if wildcards.choice == "base" else "aesthetic_shards"]
+
+
+def phase(wildcards):
+    """A phase of a stage's training, as its recipe has it."""
+    return preset(config["preset"]).recipes[wildcards.stage].phases[int(wildcards.phase) - 1]
+
+
+def shards_of_phase(wildcards):
+    """The tar shards that a phase is trained on."""
+    return config["data"]["shards" if phase(wildcards).data == "base" else "aesthetic_shards"]
+
+
+def phase_inputs(wildcards):
+    """What a phase is trained on, the phase before it, and the stages whose latents it is about."""
+    train, number = f"results/{wildcards.study}/train", int(wildcards.phase)
+    inputs = {"selection": f"{STUDY}/data/{phase(wildcards).data}/selection.safetensors"}
+    if number > 1:
+        inputs["before"] = f"{train}/{wildcards.stage}/phases/{number - 1}/model.safetensors"
+    below = {"a": [], "b": ["a"], "c": ["b"], "baseline-ldm": ["a"]}[wildcards.stage]
+    return inputs | {stage: f"{train}/{stage}/model.safetensors" for stage in below}
+
+
+def phase_flags(wildcards):
+    """What the config changes in a stage's recipe, and the phase to start from."""
+    before, number = f"results/{wildcards.study}/train/{wildcards.stage}/phases", int(wildcards.phase)
+    return training_flags(wildcards.stage) + (f" --continue-from {before}/{number - 1}" if number > 1 else "")
+
+
+def usage_of_phases(wildcards):
+    """What each phase of a stage's training has used."""
+    numbers = range(1, len(preset(config["preset"]).recipes[wildcards.stage].phases) + 1)
+    return [f"results/{wildcards.study}/train/{wildcards.stage}/phases/{number}/usage.json" for number in numbers]
+
+
+def phases_of_stage(wildcards):
+    """The history and use of all phases of a stage's training."""
+    used = usage_of_phases(wildcards)
+    return [*used, *(file.replace("usage.json", "history.csv") for file in used)]
+
+
+def final_model(wildcards):
+    """A stage's weights at the end of its training."""
+    phases = f"results/{wildcards.study}/train/{wildcards.stage}/phases"
+    last = "interpolated" if wildcards.stage == "c" else len(usage_of_phases(wildcards))
+    return f"{phases}/{last}/model.safetensors"
 
 
 def features_of(sets, study=STUDY):

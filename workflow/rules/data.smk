@@ -13,7 +13,8 @@ rule check:
     conda:
         "../../environment.yml"
     params:
-        source=source_flags(config),
+        # a function, or the braces of shards were wildcards
+        source=lambda wildcards: check_flags(config),
     shell:
         "python -m workflow.check {params.source} --out {output} 2>&1 | tee {log}"
 
@@ -38,9 +39,10 @@ rule data:
     params:
         source=source_flags(config),
         state=source_state(config),
+        size=preset(config["preset"]).image_size,
         seed=config["seed"],
     shell:
-        "python -m wuerstchen.data {params.source} --size 128 --seed {params.seed}"
+        "python -m wuerstchen.data {params.source} --size {params.size} --seed {params.seed}"
         " --out results/{wildcards.study}/data > {log} 2>&1"
 
 

@@ -14,7 +14,7 @@ rule settings:
     conda:
         "../../environment.yml"
     params:
-        settings=json.dumps(config),
+        settings=lambda wildcards: json.dumps(config),
     shell:
         "python -m workflow.settings --settings {params.settings:q} --out {output} > {log} 2>&1"
 

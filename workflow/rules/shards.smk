@@ -1,0 +1,146 @@
+# The trainings of a study on tar shards, in the phases of its recipes (appendix E), each on all GPUs that it is given.
+# What is trained on is chosen once: filtered, deduplicated, and without the pictures that the study measures with.
+
+
+rule scan:
+    input:
+        "results/{study}/check.json",
+    output:
+        directory("results/{study}/data/{choice}/scans"),
+    log:
+        "results/{study}/logs/data/{choice}/scan.log",
+    benchmark:
+        "results/{study}/benchmarks/scan/{choice}.tsv"
+    priority: 10
+    conda:
+        "../../environment.yml"
+    threads: 32
+    resources:
+        mem="64GB",
+        runtime="24h",
+    params:
+        shards=shards_of_choice,
+    shell:
+        "python -m wuerstchen.selection scan --data {params.shards:q} --workers {threads} --out {output} > {log} 2>&1"
+
+
+rule measured_pictures:
+    input:
+        "results/{study}/check.json",
+    output:
+        "results/{study}/data/measured.txt",
+    log:
+        "results/{study}/logs/data/measured.log",
+    benchmark:
+        "results/{study}/benchmarks/measured_pictures/measured.tsv"
+    priority: 10
+    conda:
+        "../../environment.yml"
+    resources:
+        mem="8GB",
+        runtime="4h",
+    params:
+        folder=os.path.dirname(config["data"]["captions"]) or ".",
+        state=source_state(config),
+    shell:
+        "python -m wuerstchen.selection hash --pictures {params.folder:q} --out {output} > {log} 2>&1"
+
+
+rule select:
+    input:
+        scans="results/{study}/data/{choice}/scans",
+        measured="results/{study}/data/measured.txt",
+    output:
+        "results/{study}/data/{choice}/selection.safetensors",
+    log:
+        "results/{study}/logs/data/{choice}/select.log",
+    benchmark:
+        "results/{study}/benchmarks/select/{choice}.tsv"
+    priority: 10
+    conda:
+        "../../environment.yml"
+    resources:
+        mem="64GB",
+        runtime="4h",
+    params:
+        shards=shards_of_choice,
+    shell:
+        "python -m wuerstchen.selection select --data {params.shards:q} --scans {input.scans}"
+        " --exclude {input.measured} --out {output} > {log} 2>&1"
+
+
+# A training that is cut off goes on by the same command, from state/ beside its output.
+rule train_phase:
+    input:
+        unpack(phase_inputs),
+    output:
+        "results/{study}/train/{stage}/phases/{phase}/model.safetensors",
+        "results/{study}/train/{stage}/phases/{phase}/history.csv",
+        "results/{study}/train/{stage}/phases/{phase}/usage.json",
+    log:
+        "results/{study}/logs/train/{stage}/{phase}.log",
+    benchmark:
+        "results/{study}/benchmarks/train_phase/{stage}/{phase}.tsv"
+    priority: 10
+    conda:
+        "../../environment.yml"
+    threads: 64
+    resources:
+        gpu=8,
+        mem="512GB",
+        runtime="30d",
+    params:
+        preset=config["preset"],
+        shards=shards_of_phase,
+        seed=training_seed,
+        more=phase_flags,
+        out=subpath(output[0], parent=True),
+    shell:
+        "torchrun --standalone --nproc-per-node {resources.gpu} -m wuerstchen.train --stage {wildcards.stage}"
+        " --preset {params.preset} --phase {wildcards.phase} --data {params.shards:q} --selection {input.selection}"
+        " --weights results/{wildcards.study}/train --seed {params.seed} {params.more}"
+        " --out {params.out} > {log} 2>&1"
+
+
+# E.3: the final Stage C is halfway between what the third and the fourth training give.
+rule interpolate:
+    input:
+        "results/{study}/train/c/phases/3/model.safetensors",
+        "results/{study}/train/c/phases/4/model.safetensors",
+    output:
+        "results/{study}/train/c/phases/interpolated/model.safetensors",
+    log:
+        "results/{study}/logs/train/c/interpolate.log",
+    benchmark:
+        "results/{study}/benchmarks/interpolate/c.tsv"
+    priority: 10
+    conda:
+        "../../environment.yml"
+    resources:
+        mem="32GB",
+        runtime="1h",
+    shell:
+        "python -m wuerstchen.interpolate {input} --out {output} > {log} 2>&1"
+
+
+rule train_stage:
+    input:
+        phases_of_stage,
+        model=final_model,
+    output:
+        "results/{study}/train/{stage}/model.safetensors",
+        "results/{study}/train/{stage}/history.csv",
+        "results/{study}/train/{stage}/usage.json",
+    log:
+        "results/{study}/logs/train/{stage}/stage.log",
+    benchmark:
+        "results/{study}/benchmarks/train_stage/{stage}.tsv"
+    priority: 10
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        phases=lambda wildcards: [file.removesuffix("/usage.json") for file in usage_of_phases(wildcards)],
+        out=subpath(output[0], parent=True),
+    shell:
+        "python -m wuerstchen.phases {params.phases} --model {input.model} --out {params.out} > {log} 2>&1"
