@@ -12,6 +12,7 @@ before the time limit or was told to by SIGTERM or SIGUSR1, and there is more to
 
 import argparse
 import json
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -44,13 +45,11 @@ from wuerstchen.files import sha256_text, write_json, write_text
 from wuerstchen.objectives import PRECOMPUTED, Objective, make_objective, phases, view
 from wuerstchen.presets import Phase, Preset, overridden, preset, to_dict
 from wuerstchen.progress import progress
-from wuerstchen.runs import History, Limit, added_usage, memory_gib
+from wuerstchen.runs import STOPPED, History, Limit, added_usage, memory_gib
 from wuerstchen.seeds import derive
 from wuerstchen.train import adamw, descend, ema_decay, learning_rate, not_finite
 from wuerstchen.usage import JOULES_PER_KWH, Usage
 from wuerstchen.webdata import Batches, LatentShards, Pictures, Selection, expand, stop_at_corrupt
-
-STOPPED = 75  # EX_TEMPFAIL: run the same command again
 
 
 class Training:
@@ -252,6 +251,13 @@ def say(ranks: Ranks, text: str) -> None:
         print(text, flush=True)
 
 
+def deaf(_: int) -> None:
+    """A loader's process leaves the signals to the training: torchrun and Slurm send them to all processes, and the
+    last step needs its pictures."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def loop(training: Training, dataset, chosen: Preset, limit: Limit, before: dict, made_of: dict) -> int:
     """Train from where the training is to the end of its phase, or until it is time to stop."""
     args, ranks, phase, stage = training.args, training.ranks, training.phase, training.stage
@@ -272,6 +278,7 @@ def loop(training: Training, dataset, chosen: Preset, limit: Limit, before: dict
             num_workers=args.workers,
             pin_memory=ranks.device.type == "cuda",
             prefetch_factor=4 if args.workers else None,
+            worker_init_fn=deaf,
         )
     )
     history = History(args.out, columns, phase.steps, first) if ranks.first else None

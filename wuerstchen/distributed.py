@@ -1,7 +1,8 @@
 """Processes of a distributed training: their group, how a network is spread over them, and whole checkpoints.
 
 `python -m wuerstchen.distributed ...` is torchrun with one difference: its exit status is that of the first process
-that failed, so that a script can tell a training that stopped at its time limit from one that broke.
+that failed, or `STOPPED` where it passed a signal on, so that a script can tell a training that goes on by the same
+command from one that broke.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from wuerstchen import weights
 from wuerstchen.blocks import ResBlock
+from wuerstchen.runs import STOPPED
 from wuerstchen.stage_a import MixingBlock
 
 
@@ -220,10 +222,14 @@ def read_state(path: Path) -> dict[str, dict[str, Tensor]]:
 
 def main(argv: list[str] | None = None) -> None:
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
         run.main(argv)
+    except SignalException as error:
+        print(f"told to stop by {error.sigval.name}", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         print(f"local rank {failure.local_rank} ended with status {failure.exitcode}", file=sys.stderr)

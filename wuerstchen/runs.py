@@ -15,6 +15,7 @@ from wuerstchen.files import write_text
 from wuerstchen.webdata import CORRUPT_LIMIT
 
 COLUMNS = ("step", "learning_rate", "images_per_second", "seconds", "memory_gib", "kwh", "corrupt")
+STOPPED = 75  # exit status, EX_TEMPFAIL: run the same command again
 ROWS = 10_000  # of a history, at most
 DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
