@@ -12,7 +12,7 @@ before the time limit or was told to by SIGTERM or SIGUSR1, and there is more to
 
 import argparse
 import json
-import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -25,7 +25,6 @@ from torch.utils.data import DataLoader
 
 from wuerstchen import weights
 from wuerstchen.distributed import (
-    PARALLEL,
     Checkpoints,
     Ranks,
     accumulating,
@@ -42,39 +41,15 @@ from wuerstchen.distributed import (
     start,
 )
 from wuerstchen.execution import compile_blocks, native_precision
-from wuerstchen.files import sha256_text, write_json
+from wuerstchen.files import sha256_text, write_json, write_text
 from wuerstchen.objectives import PRECOMPUTED, Objective, make_objective, phases, view
 from wuerstchen.presets import Phase, Preset, overridden, preset, to_dict
 from wuerstchen.progress import progress
-from wuerstchen.runs import History, Limit, added_usage, duration, memory_gib
+from wuerstchen.runs import STOPPED, History, Limit, added_usage, memory_gib
 from wuerstchen.seeds import derive
-from wuerstchen.selection import CORRUPT_LIMIT, stop_at_corrupt
 from wuerstchen.train import adamw, descend, ema_decay, learning_rate, not_finite
 from wuerstchen.usage import JOULES_PER_KWH, Usage
-from wuerstchen.webdata import Batches, LatentShards, Pictures, Selection, expand
-
-STOPPED = 75  # EX_TEMPFAIL: run the same command again
-
-
-def is_for_cluster(data: str) -> bool:
-    """Whether a training belongs here: under torchrun, or with shards as its data."""
-    return "RANK" in os.environ or str(data).endswith((".tar", ".safetensors"))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `wuerstchen.train` that are for clusters alone."""
-    group = parser.add_argument_group("on a cluster (torchrun, or shards as --data)")
-    group.add_argument("--selection", type=Path, help="what `selection select` wrote; default: beside the shards")
-    group.add_argument("--weights", type=Path, help="folder of the trained stages that this one builds on")
-    group.add_argument("--lpips", type=Path, help="torchvision's VGG16 weights, for Stage A's perceptual loss")
-    group.add_argument("--phase", type=int, default=1, help="which phase of the recipe, from 1")
-    group.add_argument("--parallel", choices=PARALLEL, default="ddp")
-    group.add_argument("--micro-batch", type=int, help="samples at a time in each process; default: all of its share")
-    group.add_argument("--checkpoint-activations", action="store_true", help="less memory, a third more computation")
-    group.add_argument("--workers", type=int, default=8, help="processes that decode pictures, for each GPU")
-    group.add_argument("--checkpoint-every", type=int, default=1000, metavar="STEPS")
-    group.add_argument("--stop-after", type=duration, metavar="TIME", help="end in time for this limit, e.g. 3h50m")
-    group.add_argument("--corrupt-limit", type=float, default=CORRUPT_LIMIT, help="share of corrupt samples to stop at")
+from wuerstchen.webdata import Batches, LatentShards, Pictures, Selection, expand, stop_at_corrupt
 
 
 class Training:
@@ -219,13 +194,12 @@ def train(args: argparse.Namespace) -> int:
 
     Raises ValueError and FloatingPointError, in every process, for what stops a training.
     """
-    limit = Limit(args.stop_after, time.monotonic())
-    limit.listen()
-    ranks = start()
-    try:
-        return _train(args, ranks, limit)
-    finally:
-        dist.destroy_process_group()
+    with Limit(args.stop_after, time.monotonic()) as limit:
+        ranks = start()
+        try:
+            return _train(args, ranks, limit)
+        finally:
+            dist.destroy_process_group()
 
 
 def _train(args: argparse.Namespace, ranks: Ranks, limit: Limit) -> int:
@@ -277,6 +251,13 @@ def say(ranks: Ranks, text: str) -> None:
         print(text, flush=True)
 
 
+def deaf(_: int) -> None:
+    """A loader's process leaves the signals to the training: torchrun and Slurm send them to all processes, and the
+    last step needs its pictures."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def loop(training: Training, dataset, chosen: Preset, limit: Limit, before: dict, made_of: dict) -> int:
     """Train from where the training is to the end of its phase, or until it is time to stop."""
     args, ranks, phase, stage = training.args, training.ranks, training.phase, training.stage
@@ -297,6 +278,7 @@ def loop(training: Training, dataset, chosen: Preset, limit: Limit, before: dict
             num_workers=args.workers,
             pin_memory=ranks.device.type == "cuda",
             prefetch_factor=4 if args.workers else None,
+            worker_init_fn=deaf,
         )
     )
     history = History(args.out, columns, phase.steps, first) if ranks.first else None
@@ -374,6 +356,7 @@ def finish(training: Training, dataset, chosen: Preset, precision: str) -> None:
             **training.objective.metadata(state, pictures),
         }
         weights.save(args.out / "model.safetensors", state, about)
+        write_text(args.out / "history.csv", (args.out / "state" / "history.csv").read_text())
         write_json(
             args.out / "usage.json",
             training.usage

@@ -1,7 +1,8 @@
 """Processes of a distributed training: their group, how a network is spread over them, and whole checkpoints.
 
 `python -m wuerstchen.distributed ...` is torchrun with one difference: its exit status is that of the first process
-that failed, so that a script can tell a training that stopped at its time limit from one that broke.
+that failed, or `STOPPED` where it passed a signal on, so that a script can tell a training that goes on by the same
+command from one that broke.
 """
 
 import contextlib
@@ -24,9 +25,8 @@ from torch.utils.checkpoint import checkpoint
 
 from wuerstchen import weights
 from wuerstchen.blocks import ResBlock
+from wuerstchen.runs import STOPPED
 from wuerstchen.stage_a import MixingBlock
-
-PARALLEL = ("ddp", "fsdp2")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def start() -> Ranks:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32, as the authors trained
     backend = "nccl" if cuda else "gloo"
     if "RANK" in os.environ:
         dist.init_process_group(backend)
@@ -73,8 +74,9 @@ def spread(module: nn.Module, parallel: str, ranks: Ranks) -> nn.Module:
     attention are computed outside the blocks' own forward, where nothing would gather them.
     """
     if parallel == "ddp":
-        # memory as the activations have it, or gradients are copied once more
-        module.to(memory_format=torch.channels_last)
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                layer.to(memory_format=torch.channels_last)  # as its gradient comes, which is copied otherwise
         devices = [ranks.device.index] if ranks.device.type == "cuda" else None
         return DistributedDataParallel(module, devices, forward_sync_buffers=False, gradient_as_bucket_view=True)
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
@@ -220,13 +222,17 @@ def read_state(path: Path) -> dict[str, dict[str, Tensor]]:
 
 def main(argv: list[str] | None = None) -> None:
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
         run.main(argv)
+    except SignalException as error:
+        print(f"told to stop by {error.sigval.name}", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
-        print(f"rank {failure.global_rank()} ended with status {failure.exitcode}", file=sys.stderr)
+        print(f"local rank {failure.local_rank} ended with status {failure.exitcode}", file=sys.stderr)
         raise SystemExit(failure.exitcode if failure.exitcode > 0 else 1) from None
 
 

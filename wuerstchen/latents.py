@@ -17,13 +17,11 @@ from torch import Tensor
 from wuerstchen import weights
 from wuerstchen.distributed import Ranks, start
 from wuerstchen.files import sha256_file
-from wuerstchen.objectives import as_images, compressed, phases, stage_a_latents, text_b, view
+from wuerstchen.objectives import as_images, compressed, encoder_on, phases, stage_a_latents, text_b, view
 from wuerstchen.precompute import load_compressor, load_stage_a
 from wuerstchen.presets import Preset, preset
 from wuerstchen.progress import progress
-from wuerstchen.selection import CORRUPT_LIMIT, stop_at_corrupt
-from wuerstchen.text import text_encoder
-from wuerstchen.webdata import CorruptSample, Pictures, Selection, View, expand
+from wuerstchen.webdata import CORRUPT_LIMIT, CorruptSample, Pictures, Selection, View, expand, stop_at_corrupt
 
 WHAT = ("a", "compressor", "tokens")
 
@@ -35,7 +33,8 @@ class Encoder:
         self.preset, self.stage, self.what, self.device = chosen, stage, what, device
         self.stage_a = load_stage_a(folder).to(device) if "a" in what else None
         self.compressor = load_compressor(folder).to(device) if "compressor" in what else None
-        self.text = text_encoder(text_b(chosen) if stage == "b" else chosen.text) if "tokens" in what else None
+        text = text_b(chosen) if stage == "b" else chosen.text
+        self.text = encoder_on(text, device) if "tokens" in what else None
         used = {"a": "a", "compressor": "b"}
         self.digests = {name: sha256_file(folder / used[name] / "model.safetensors") for name in what if name in used}
 
@@ -53,7 +52,7 @@ class Encoder:
             else:
                 found["compressor"] = compressed(self.compressor, self.preset, images)
         if self.text is not None:
-            found["tokens"] = self.text.encode(captions)
+            found["tokens"] = self.text.encode(captions, len(captions))
         return {name: tensor.half().cpu() for name, tensor in found.items()}
 
 

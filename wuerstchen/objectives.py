@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wuerstchen.clip import Clip
 from wuerstchen.compressor import SemanticCompressor
 from wuerstchen.conditions import DRAWS, disturbed
 from wuerstchen.diffusion import (
@@ -28,7 +29,7 @@ from wuerstchen.scaling import latent_scaling, scale_latents
 from wuerstchen.stage_a import Discriminator, StageA
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
-from wuerstchen.text import text_encoder
+from wuerstchen.text import Encoder, text_encoder
 from wuerstchen.webdata import View
 
 Losses = dict[str, Tensor]
@@ -132,14 +133,15 @@ class DiffusionObjective(Objective):
         self.schedule = CosineSchedule()
         self.weight = LOSS_WEIGHTS[self.recipe.loss_weight]
         self.timesteps = TIMESTEP_SAMPLING[self.recipe.timesteps]
-        self.encoder = text_encoder(text) if text else None
+        self.encoder = encoder_on(text, device) if text else None
         self.null = (self.encoder.encode([""]) if text else null).to(device).float()
 
     def tokens(self, batch: dict) -> Tensor:
         """Text tokens (n, l, d), precomputed or encoded now."""
         if self.encoder is None:
             return batch["tokens"].to(self.device, non_blocking=True).float()
-        return self.encoder.encode(batch["caption"]).to(self.device).float()
+        captions = batch["caption"]
+        return self.encoder.encode(captions, len(captions)).to(self.device).float()
 
     def forward(self, inputs: dict[str, Tensor], random: torch.Generator, step: int) -> Losses:
         clean, n = inputs["clean"], len(inputs["clean"])
@@ -211,7 +213,12 @@ class StageBObjective(DiffusionObjective):
         return OBJECTIVES[self.preset.stage_b.objective](noised, a, b)
 
     def metadata(self, averaged, pictures) -> dict:
-        return {"stage_b": to_dict(self.preset.stage_b), "compressor": to_dict(self.preset.compressor)}
+        sampling = self.preset.sampling
+        return {
+            "stage_b": to_dict(self.preset.stage_b),
+            "compressor": to_dict(self.preset.compressor),
+            "start": sampling.start_b if sampling else "noise",
+        }
 
 
 class StageCObjective(DiffusionObjective):
@@ -279,6 +286,14 @@ class BaselineObjective(DiffusionObjective):
 
 
 DIFFUSION_OBJECTIVES = {"b": StageBObjective, "c": StageCObjective, "baseline-ldm": BaselineObjective}
+
+
+def encoder_on(text: TextConfig, device: torch.device) -> Encoder:
+    """A text encoder on a device; MiniLM stays on the CPU."""
+    encoder = text_encoder(text)
+    if isinstance(encoder, Clip):
+        encoder.model.to(device)
+    return encoder
 
 
 def text_b(preset: Preset) -> TextConfig:

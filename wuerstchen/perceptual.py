@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wuerstchen.assets import locate
 from wuerstchen.compressor import efficientnet_lite
 
 
@@ -69,11 +70,12 @@ class Lpips(nn.Module):
 
 
 def perceptual_loss(kind: str, backbone: Path | None = None) -> nn.Module:
-    """The loss of a recipe's `perceptual`. Raises ValueError where it is not known, or LPIPS has no backbone."""
+    """The loss of a recipe's `perceptual`. backbone: LPIPS' VGG16; None is the located asset.
+
+    Raises ValueError where the loss is not known, or the backbone is not there.
+    """
     if kind == "efficientnet-lite1":
         return PerceptualLoss()
     if kind != "lpips":
         raise ValueError(f"perceptual: {kind!r} is not known; use lpips or efficientnet-lite1")
-    if backbone is None:
-        raise ValueError("--lpips: Stage A's perceptual loss needs torchvision's VGG16 weights; name their file")
-    return Lpips(backbone)
+    return Lpips(backbone or locate("vgg16"))

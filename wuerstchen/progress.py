@@ -25,7 +25,9 @@ class _Log:
 
 
 def progress(items: Iterable[Any] | None = None, *, what: str, unit: str = "it", total: int | None = None) -> tqdm:
-    """A tqdm over `items`, or one to `update` by hand where there are none."""
+    """A tqdm over `items`, or one to `update` by hand where there are none. What is one step needs no bar."""
+    if items is not None and hasattr(items, "__len__") and len(items) <= 1:
+        return tqdm(items, disable=True)
     if sys.stderr.isatty():
         return tqdm(items, desc=what, unit=unit, total=total, miniters=1, mininterval=0.2)
     form = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} gone, {remaining} left"

@@ -1,7 +1,8 @@
-"""What a long run keeps of itself: when it must stop, its history, and what it used."""
+"""Long runs on a cluster: their options, when they must stop, their history, and what they used."""
 
 import argparse
 import csv
+import os
 import re
 import signal
 import time
@@ -11,10 +12,48 @@ from pathlib import Path
 import torch
 
 from wuerstchen.files import write_text
+from wuerstchen.webdata import CORRUPT_LIMIT
 
 COLUMNS = ("step", "learning_rate", "images_per_second", "seconds", "memory_gib", "kwh", "corrupt")
+STOPPED = 75  # exit status, EX_TEMPFAIL: run the same command again
 ROWS = 10_000  # of a history, at most
 DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def is_for_cluster(data: str) -> bool:
+    """Whether a training belongs here: under torchrun, or with shards as its data."""
+    return "RANK" in os.environ or str(data).endswith((".tar", ".safetensors"))
+
+
+ON_A_CLUSTER = ("selection", "weights", "lpips", "phase", "parallel", "micro_batch", "checkpoint_activations")
+ON_A_CLUSTER += ("workers", "checkpoint_every", "stop_after", "corrupt_limit")
+ON_A_FOLDER = ("latents", "budget", "snapshots")
+
+
+def refuse_misplaced(args: argparse.Namespace, parser: argparse.ArgumentParser, cluster: bool) -> None:
+    """Raises ValueError naming an option that has no meaning for this kind of data."""
+    for name in ON_A_FOLDER if cluster else ON_A_CLUSTER:
+        if getattr(args, name) != parser.get_default(name):
+            data = "a study's data folder" if cluster else "shards (--data 'shards/{000000..000999}.tar')"
+            raise ValueError(f"--{name.replace('_', '-')} is for trainings on {data}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `wuerstchen.train` that are for clusters alone."""
+    group = parser.add_argument_group("on a cluster (torchrun, or shards as --data)")
+    group.add_argument("--selection", type=Path, help="what `selection select` wrote; default: beside the shards")
+    group.add_argument("--weights", type=Path, help="folder of the trained stages that this one builds on")
+    group.add_argument(
+        "--lpips", type=Path, help="VGG16 weights of Stage A's perceptual loss; default: the asset vgg16"
+    )
+    group.add_argument("--phase", type=int, default=1, help="which phase of the recipe, from 1")
+    group.add_argument("--parallel", choices=("ddp", "fsdp2"), default="ddp")
+    group.add_argument("--micro-batch", type=int, help="samples at a time in each process; default: all of its share")
+    group.add_argument("--checkpoint-activations", action="store_true", help="less memory, a third more computation")
+    group.add_argument("--workers", type=int, default=8, help="processes that decode pictures, for each GPU")
+    group.add_argument("--checkpoint-every", type=int, default=1000, metavar="STEPS")
+    group.add_argument("--stop-after", type=duration, metavar="TIME", help="end in time for this limit, e.g. 3h50m")
+    group.add_argument("--corrupt-limit", type=float, default=CORRUPT_LIMIT, help="share of corrupt samples to stop at")
 
 
 def duration(text: str) -> float:
@@ -36,9 +75,13 @@ class Limit:
     longest_save: float = 0.0
     longest_step: float = 0.0
 
-    def listen(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._tell)
+    def __enter__(self) -> "Limit":
+        self._before = {n: signal.signal(n, self._tell) for n in (signal.SIGTERM, signal.SIGUSR1)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _tell(self, *_: object) -> None:
         self.told = True
@@ -52,10 +95,13 @@ class Limit:
 
 
 class History:
-    """history.csv, written line by line by the first process, and TensorBoard's log where that is installed."""
+    """state/history.csv, written line by line by the first process, and TensorBoard's log where that is installed.
+
+    It moves beside the model at the end: Snakemake deletes the outputs of a job that was cut off.
+    """
 
     def __init__(self, out: Path, columns: tuple[str, ...], steps: int, step: int):
-        self.path, self.every = out / "history.csv", max(1, steps // ROWS)
+        self.path, self.every = out / "state" / "history.csv", max(1, steps // ROWS)
         rows = [[*COLUMNS, *columns]]
         if self.path.exists() and step:
             with open(self.path, newline="") as file:

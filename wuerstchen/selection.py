@@ -21,7 +21,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import imagehash
 import numpy as np
 import torch
 from PIL import Image
@@ -30,9 +29,8 @@ from safetensors import safe_open
 from wuerstchen import weights
 from wuerstchen.files import write_text
 from wuerstchen.progress import progress
-from wuerstchen.webdata import PICTURES, CorruptSample, decode, expand, read_member
+from wuerstchen.webdata import CORRUPT_LIMIT, PICTURES, CorruptSample, decode, expand, read_member, stop_at_corrupt
 
-CORRUPT_LIMIT = 0.01
 CORRUPT = (
     "no picture",
     "no caption",
@@ -57,6 +55,8 @@ class Filter:
 
 def perceptual_hash(picture: Image.Image) -> int:
     """The 64-bit DCT hash of a picture (pHash); scaling and mild compression change few of its bits."""
+    import imagehash  # and SciPy with it: training needs neither
+
     return int.from_bytes(np.packbits(imagehash.phash(picture).hash.flatten()).tobytes(), "big")
 
 
@@ -280,14 +280,6 @@ def select(
         {"shards": [[path.name, path.stat().st_size] for path in paths], "report": report},
     )
     return report
-
-
-def stop_at_corrupt(corrupt: int, samples: int, limit: float) -> None:
-    """Raises ValueError where the share of corrupt samples is over the limit."""
-    if corrupt > limit * samples:
-        raise ValueError(
-            f"{corrupt} of {samples} samples are corrupt, more than --corrupt-limit {limit:g} allows; check the shards"
-        )
 
 
 def main(argv: list[str] | None = None) -> None:

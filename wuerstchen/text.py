@@ -71,7 +71,7 @@ class TextEncoder:
         tokenizer.no_truncation()
         tokenizer.no_padding()
 
-    def encode(self, prompts: Sequence[str]) -> Tensor:
+    def encode(self, prompts: Sequence[str], batch_size: int = 8) -> Tensor:
         """Tokens of each prompt, (n, length, dimensions)."""
         raise NotImplementedError
 

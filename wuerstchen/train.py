@@ -23,6 +23,7 @@ from wuerstchen.execution import autocast, can_compile, compile_blocks, native_p
 from wuerstchen.files import atomic_path, sha256_file, sha256_text, write_json, write_text
 from wuerstchen.muon import Muon
 from wuerstchen.presets import Preset, Recipe, overridden, preset, to_dict
+from wuerstchen.runs import add_arguments, is_for_cluster, refuse_misplaced
 from wuerstchen.seeds import derive, generator
 from wuerstchen.snapshots import Snapshots
 from wuerstchen.tasks import DIFFUSION_TASKS, Task, diffusion_flops, make_task, training_flops
@@ -376,8 +377,6 @@ def train(
 
 
 def main(argv: list[str] | None = None) -> None:
-    from wuerstchen import cluster  # which shares the optimiser with this module
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stage", required=True, choices=["a", "b", "c", "baseline-ldm", "probe"])
     parser.add_argument("--preset", required=True)
@@ -394,11 +393,16 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--continue-from", type=Path, help="folder of an earlier training that goes on here")
     parser.add_argument("--out", required=True, type=Path)
-    cluster.add_arguments(parser)
+    add_arguments(parser)
     args = parser.parse_args(argv)
     try:
-        if cluster.is_for_cluster(args.data):
-            raise SystemExit(cluster.train(args))
+        refuse_misplaced(args, parser, is_for_cluster(args.data))
+        if is_for_cluster(args.data):
+            from wuerstchen import cluster  # which takes longer to import than a small training has
+
+            if status := cluster.train(args):
+                raise SystemExit(status)
+            return
         train(
             args.stage,
             args.preset,

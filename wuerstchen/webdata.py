@@ -29,12 +29,21 @@ from wuerstchen.seeds import generator
 PICTURES = ("jpg", "jpeg", "png", "webp")
 FORMATS = ("JPEG", "PNG", "WEBP")
 LARGEST_SIDE = 16_384  # pixels; what claims more is not decoded
+CORRUPT_LIMIT = 0.01  # share of the samples
 BLOCK = 64  # shards whose samples are mixed; the pictures of a batch come from as many files
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 class CorruptSample(ValueError):
     """A member that cannot be decoded."""
+
+
+def stop_at_corrupt(corrupt: int, samples: int, limit: float) -> None:
+    """Raises ValueError where the share of corrupt samples is over the limit."""
+    if corrupt > limit * samples:
+        raise ValueError(
+            f"{corrupt} of {samples} samples are corrupt, more than --corrupt-limit {limit:g} allows; check the shards"
+        )
 
 
 def expand(pattern: str | Path) -> list[Path]:
