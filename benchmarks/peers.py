@@ -4,7 +4,6 @@ The pipelines themselves cannot be called: `from_pretrained` fails on the publis
 more than one prompt (huggingface/diffusers#5009).
 """
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,10 +57,10 @@ def vqgan(config: StageAConfig) -> PaellaVQModel:
 
 
 def with_weights(make, config, part: str, ours: nn.Module) -> nn.Module:
-    """diffusers' module of a part with a copy of our network's weights."""
+    """diffusers' module of a part on the same memory as our network."""
     with torch.device("meta"):
         module = make(config)
-    module.load_state_dict(copy.deepcopy(to_diffusers(part, ours.state_dict())), strict=True, assign=True)
+    module.load_state_dict(to_diffusers(part, ours.state_dict()), strict=True, assign=True)
     return module.eval().requires_grad_(False)
 
 

@@ -386,7 +386,7 @@ class Pipeline:
         start: Tensor | None = None,
     ) -> Tensor:
         """Sample one stage, with its progress."""
-        predict = guided_noise(self.stages[stage.lower()], objective, condition, guidance)
+        predict = guided_noise(self.stages[stage.lower()], objective, condition, guidance, shared=stage == "C")
         total = steps if isinstance(steps, int) else len(steps) - 1
         with progress(what=f"Stage {stage}", unit="steps", total=total) as bar:
 

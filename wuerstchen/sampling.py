@@ -125,16 +125,22 @@ def guided(predicted: Tensor, scale: float) -> Tensor:
 
 
 def guided_noise(
-    network: nn.Module, objective: Callable[[Tensor, Tensor, Tensor], Tensor], condition: object, scale: float
+    network: nn.Module,
+    objective: Callable[[Tensor, Tensor, Tensor], Tensor],
+    condition: object,
+    scale: float,
+    shared: bool = False,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """predict(x, t) for `sample`: the guided noise of a network whose condition is doubled where guidance needs it.
 
-    The network computes in the precision of its weights, all else in float32.
+    The network computes in the precision of its weights, all else in float32. shared: the network itself repeats what
+    is the same for both predictions, as Stage C can.
     """
     dtype = next(network.parameters()).dtype
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
-        x = twice(x, scale)
-        return guided(objective(x, *network(x.to(dtype), twice(t, scale), condition)), scale)
+        both = twice(x, scale)
+        a, b = network((x if shared else both).to(dtype), twice(t, scale), condition)
+        return guided(objective(both, a, b), scale)
 
     return predict

@@ -1,5 +1,6 @@
 """Stage C: the text-conditional diffusion model on the Semantic Compressor's latents (paper, 3.2 and E.3)."""
 
+import torch
 from torch import Tensor, nn
 
 from wuerstchen.blocks import (
@@ -48,10 +49,17 @@ class StageC(nn.Module):
         return [block.keys_values(tokens) for block in self.blocks if isinstance(block, AttentionBlock)]
 
     def forward(self, x: Tensor, t: Tensor, condition: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """x: noised latents (n, c_in, h, w); t: (n,) in [0, 1]; condition: from `condition()`. Returns A, B like x."""
+        """x: noised latents (n, c_in, h, w); t: (n,) in [0, 1]; condition: from `condition()`. Returns A, B like x.
+
+        Where t and condition have several times as many rows, x is repeated for them, but only after what does not
+        depend on the text.
+        """
         embedding = timestep_embedding(t, self.config.c_timestep).to(x.dtype)
         x = self.projection(x)
         for i in range(self.config.depth):
             residual, timestep, attention = self.blocks[3 * i : 3 * i + 3]
-            x = attention(timestep(residual(x), embedding), condition[i])
+            x = timestep(residual(x), embedding[: len(x)])
+            if len(x) < len(t):
+                x = torch.cat([x] * (len(t) // len(x)))
+            x = attention(x, condition[i])
         return wide(self.out(x)).chunk(2, dim=1)

@@ -2,13 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 from trees import ROOT
 
-from benchmarks import sampling, training
+from benchmarks import sampling, study_sampling, training
 from benchmarks.measure import OURS, PLAIN, medians
 from wuerstchen.files import write_jsonl, write_text
 from wuerstchen.presets import preset
@@ -71,13 +72,13 @@ def test_baseline_steps_spend_the_flops_of_stages_b_and_c():
     assert (count - 1) * each < spent <= count * each
 
 
-def test_sampling(trained, capsys):
+def test_sampling_of_a_study(trained, capsys):
     rows = [{"id": f"p-{i}", "prompt": f"thing {i}", "image": None, "category": None} for i in range(3)]
     write_jsonl(trained / "prompts/names.jsonl", [row | {"challenge": "seen", "source_id": None} for row in rows])
     config = yaml.safe_load((ROOT / "tests/tiny.yaml").read_text(encoding="utf-8"))
     config["sampling"]["wuerstchen"]["guidance_b"] = 2.0
     write_text(trained / "config.yaml", yaml.safe_dump(config))
-    sampling.main(["--study", str(trained), "--rounds", "1"])
+    study_sampling.main(["--study", str(trained), "--rounds", "1"])
     record = last_line(capsys)
     assert [part["model"] for part in record["parts"]] == ["wuerstchen", "baseline-ldm"]
     # the same noise through the same networks by two samplers: the same pictures, but for rounding
@@ -86,7 +87,47 @@ def test_sampling(trained, capsys):
 
 def test_sampling_names_a_study_that_was_not_run(tmp_path):
     with pytest.raises(SystemExit, match="--study: .*config.yaml is missing"):
-        sampling.main(["--study", str(tmp_path)])
+        study_sampling.main(["--study", str(tmp_path)])
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The medium size made small."""
+    medium = sampling.medium()
+    chosen = replace(
+        medium,
+        image_size=128,
+        compressor=replace(medium.compressor, input_size=96),
+        stage_a=replace(medium.stage_a, width=32, bottleneck_blocks=1),
+        stage_b=replace(medium.stage_b, widths=(16, 16, 32, 32), heads=(0, 2, 2, 2), down=(1,) * 4, up=(1,) * 4),
+        stage_c=replace(medium.stage_c, width=32, depth=2, heads=4),
+    )
+    monkeypatch.setattr(sampling, "medium", lambda: chosen)
+
+
+def test_sampling_beside_diffusers(small, tmp_path, capsys):
+    out = tmp_path / "measured.json"
+    arguments = ["--eager", "--rounds", "1", "--sampling", "paper", "--out", str(out)]
+    sampling.main([*arguments, "--batch", "2"])
+    first = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert 0 < first["max_difference"] < 1e-3
+    (cell,) = first["cells"]
+    assert all(0.01 < std < 10 for std in cell["output_std"].values())
+    whole = {side: values["whole"] for side, values in cell["seconds"].items()}
+    assert first["ratio"] == whole["diffusers"] / whole["pipeline"]
+    assert first["ratio_sdpa"] == whole["diffusers, SDPA"] / whole["pipeline"]
+    assert first["ms_per_image"] == {side: 500 * seconds for side, seconds in whole.items()}
+    # what was measured before the run was cut is kept
+    sampling.main([*arguments, "--batch", "2", "1"])
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert record["cells"][0] == cell and [cell["batch"] for cell in record["cells"]] == [2, 1]
+    with pytest.raises(SystemExit, match="--out: .*another measurement"):
+        sampling.main(["--eager", "--out", str(out)])
+
+
+def test_compilation_pays_after_some_images_or_never():
+    assert sampling.pays(20.0, 2.0) == {"warm_up_seconds": 20.0, "break_even_images": 10.0}
+    assert sampling.pays(20.0, -2.0)["break_even_images"] is None
 
 
 def test_medians_let_the_calls_take_turns():

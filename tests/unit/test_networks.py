@@ -130,6 +130,17 @@ def test_conditions_matter_and_samples_do_not_mix(make):
             assert torch.allclose(changed[1:], reference[1:], atol=1e-5), key
 
 
+def test_stage_c_repeats_what_guidance_shares():
+    net, given = stage_c()
+    randomise(net)
+    text, t = torch.randn(6, 7, 24), torch.cat([given["t"]] * 2)
+    with torch.no_grad():
+        condition = net.condition(text)
+        both = torch.cat(net(torch.cat([given["x"]] * 2), t, condition))
+        assert torch.allclose(torch.cat(net(given["x"], t, condition)), both, atol=1e-5)
+        assert (both[:3] - both[3:6]).abs().max() > 1e-4
+
+
 def test_text_condition_is_the_same_computed_once_or_within_the_block():
     torch.manual_seed(0)
     block = randomise(AttentionBlock(16, 8, 4), 0.3).eval()

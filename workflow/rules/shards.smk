@@ -96,7 +96,7 @@ rule train_phase:
         more=phase_flags,
         out=subpath(output[0], parent=True),
     shell:
-        "torchrun --standalone --nproc-per-node {resources.gpu} -m wuerstchen.train --stage {wildcards.stage}"
+        "python -m wuerstchen.distributed --standalone --nproc-per-node {resources.gpu} -m wuerstchen.train --stage {wildcards.stage}"
         " --preset {params.preset} --phase {wildcards.phase} --data {params.shards:q} --selection {input.selection}"
         " --weights results/{wildcards.study}/train --seed {params.seed} {params.more}"
         " --out {params.out} > {log} 2>&1"
