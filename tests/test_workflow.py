@@ -136,7 +136,7 @@ def test_plan_of_the_papers_study_without_any_data(tree: Path) -> None:
     }  # fmt: skip
     assert not {"train_a", "tokens", "trunk", "curve"} & set(jobs) and jobs["sample"] > 1
     phases = {}
-    for line in re.findall(r"torchrun .* -m wuerstchen.train .*", run.stdout):
+    for line in re.findall(r"wuerstchen.distributed .* -m wuerstchen.train .*", run.stdout):
         stage, phase = re.search(r"--stage (\S+) --preset paper --phase (\d) ", line).groups()
         phases[stage, int(phase)] = line
     assert set(phases) == {("a", 1), ("b", 1), ("b", 2), *(("c", n) for n in range(1, 5)), ("baseline-ldm", 1)}

@@ -29,7 +29,7 @@ from wuerstchen.scaling import latent_scaling, scale_latents
 from wuerstchen.stage_a import Discriminator, StageA
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
-from wuerstchen.text import Encoder, text_encoder
+from wuerstchen.text import TextEncoder, text_encoder
 from wuerstchen.webdata import View
 
 Losses = dict[str, Tensor]
@@ -288,7 +288,7 @@ class BaselineObjective(DiffusionObjective):
 DIFFUSION_OBJECTIVES = {"b": StageBObjective, "c": StageCObjective, "baseline-ldm": BaselineObjective}
 
 
-def encoder_on(text: TextConfig, device: torch.device) -> Encoder:
+def encoder_on(text: TextConfig, device: torch.device) -> TextEncoder:
     """A text encoder on a device; MiniLM stays on the CPU."""
     encoder = text_encoder(text)
     if isinstance(encoder, Clip):

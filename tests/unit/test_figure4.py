@@ -77,7 +77,7 @@ def tiny(model: str, dtype: torch.dtype = torch.float32):
 def test_a_batch_takes_the_published_steps_with_guidance(model):
     made, calls = tiny(model, torch.bfloat16), {}
     for name, network in made.networks.items():
-        network.register_forward_hook(lambda *a, name=name: calls.setdefault(name, []).append(a[1][0].shape[0]))
+        network.register_forward_hook(lambda *a, name=name: calls.setdefault(name, []).append(len(a[2][0])))
     pictures = made.draw(3, 2)
     assert pictures.shape == (3, made.size, made.size, 3) and pictures.dtype == np.uint8 and made.finite
     assert len(np.unique(pictures)) > 4
