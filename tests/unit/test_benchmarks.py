@@ -72,13 +72,14 @@ def test_baseline_steps_spend_the_flops_of_stages_b_and_c():
     assert (count - 1) * each < spent <= count * each
 
 
-def test_sampling_of_a_study(trained, capsys):
+def test_sampling_of_a_study(trained, tmp_path, capsys):
     rows = [{"id": f"p-{i}", "prompt": f"thing {i}", "image": None, "category": None} for i in range(3)]
-    write_jsonl(trained / "prompts/names.jsonl", [row | {"challenge": "seen", "source_id": None} for row in rows])
+    (tmp_path / "train").symlink_to(trained / "train")  # other tests use the study without a config
+    write_jsonl(tmp_path / "prompts/names.jsonl", [row | {"challenge": "seen", "source_id": None} for row in rows])
     config = yaml.safe_load((ROOT / "tests/tiny.yaml").read_text(encoding="utf-8"))
     config["sampling"]["wuerstchen"]["guidance_b"] = 2.0
-    write_text(trained / "config.yaml", yaml.safe_dump(config))
-    study_sampling.main(["--study", str(trained), "--rounds", "1"])
+    write_text(tmp_path / "config.yaml", yaml.safe_dump(config))
+    study_sampling.main(["--study", str(tmp_path), "--rounds", "1"])
     record = last_line(capsys)
     assert [part["model"] for part in record["parts"]] == ["wuerstchen", "baseline-ldm"]
     # the same noise through the same networks by two samplers: the same pictures, but for rounding
