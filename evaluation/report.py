@@ -24,7 +24,8 @@ from evaluation.intervals import COVERS
 from evaluation.preference import read_scores
 from evaluation.printing import Printed, Table, percent, printed, significant
 from evaluation.results import SCORES, SETS, NotRun, Study, decode, model_name, run
-from evaluation.tables import recall_table, scores_table, table1, table2, table3
+from evaluation.study_tables import recall_table, scores_table
+from evaluation.tables import table1, table2, table3
 from evaluation.trainings import coverage
 from evaluation.verdicts import WORDS, Grid, grids
 from evaluation.workload_table import workload_table

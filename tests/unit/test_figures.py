@@ -9,7 +9,8 @@ from matplotlib import pyplot as plt
 from PIL import Image
 from synthetic_study import HOSTILE, change, without, write_study
 
-from evaluation.figures import FIGURES, STYLE, draw, drawable, main, smoothed, text_width, wrap
+from evaluation.drawing import STYLE, drawable, smoothed, text_width, wrap
+from evaluation.figures import FIGURES, draw, main
 from evaluation.results import Study
 from wuerstchen.files import read_jsonl, write_jsonl
 

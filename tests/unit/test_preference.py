@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from scipy.stats import binomtest
 
-from evaluation import preference
-from evaluation.preference import PreferenceModel
+from evaluation import preference, preference_model
+from evaluation.preference_model import PreferenceModel
 from wuerstchen.files import write_json, write_jsonl
 from wuerstchen.shards import write_shard
 
@@ -59,7 +59,7 @@ def clips():
         text_cfg={"context_length": LENGTH, "vocab_size": WORDS, "width": 32, "heads": 4, "layers": 2},
         quick_gelu=False,
     ).eval()
-    ours.load_state_dict(preference.convert_hf_clip_state_dict(theirs.state_dict()))
+    ours.load_state_dict(preference_model.convert_hf_clip_state_dict(theirs.state_dict()))
     return theirs, ours
 
 
@@ -93,7 +93,7 @@ def test_scores_are_pickscores(clips):
     scorer = scorer_of(ours)
     texts, vectors = scorer.embed_texts(TEXTS), scorer.embed_images(images.items(), batch_size=2)
     pairs = [(text, name) for text in TEXTS for name in images]
-    scores = preference.score_pairs(texts, vectors, pairs, scorer.scale).reshape(5, 5)
+    scores = preference_model.score_pairs(texts, vectors, pairs, scorer.scale).reshape(5, 5)
     with torch.inference_mode():
         pixels = torch.stack([to_pixels(image) for image in images.values()])
         ids = tokenize(TEXTS)
@@ -105,9 +105,9 @@ def test_scores_are_pickscores(clips):
 
 def test_converted_names_are_open_clips_and_strangers_are_refused(clips):
     theirs, ours = clips
-    assert set(preference.convert_hf_clip_state_dict(theirs.state_dict())) == set(ours.state_dict())
+    assert set(preference_model.convert_hf_clip_state_dict(theirs.state_dict())) == set(ours.state_dict())
     with pytest.raises(ValueError, match="adapter.weight"):
-        preference.convert_hf_clip_state_dict({"adapter.weight": None})
+        preference_model.convert_hf_clip_state_dict({"adapter.weight": None})
 
 
 def test_low_precision_towers_still_score_in_float32(clips):
@@ -138,9 +138,9 @@ def shard(path, images):
 
 
 def test_score_program_over_shards(clips, monkeypatch, tmp_path):
-    from evaluation import scorer
+    from evaluation import scorer_model
 
-    monkeypatch.setattr(scorer, "load", lambda folder: scorer_of(clips[1]))
+    monkeypatch.setattr(scorer_model, "load", lambda folder: scorer_of(clips[1]))
     images = pictures(6)
     prompts_file(tmp_path / "prompts.jsonl", ["p3", "p0", "p5", "p1", "p2", "p4"])
     shard(tmp_path / "0000.zip", {name: images[name] for name in ("p0", "p1", "p2", "p3")})

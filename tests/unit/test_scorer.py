@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
-from evaluation import scorer
+from evaluation import scorer, scorer_model
 from evaluation.scorer import Recipe
 from wuerstchen.assets import locate
 from wuerstchen.files import read_json, sha256_file, write_json, write_jsonl
@@ -74,7 +74,7 @@ def trained(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(trained):
-    return scorer.load(trained)
+    return scorer_model.load(trained)
 
 
 def test_files(trained, data):
@@ -99,7 +99,7 @@ def test_the_towers_score_as_they_were_trained(loaded, data):
     with torch.inference_mode():
         pooled = scorer.image_features(model, iter([("p", picture)]), 1)["p"][0]
         image = nn.functional.normalize(model.visual.head(model.visual.standard(pooled)), dim=-1).numpy()
-        features = scorer.text_features(model, scorer.Tokens(), [text, "a"])[text]
+        features = scorer.text_features(model, scorer_model.Tokens(), [text, "a"])[text]
         words = nn.functional.normalize(model.text.proj(features), dim=-1).numpy()
     assert np.allclose(loaded.embed_images([("p", picture)])["p"], image, atol=1e-5)
     assert np.allclose(loaded.embed_texts([text])[text], words, atol=1e-5)
@@ -115,7 +115,7 @@ def test_text_features_are_minilms_mean_of_tokens(loaded):
     transformers = pytest.importorskip("sentence_transformers")
     texts = ["openmoji of hot dog", "a flat drawing on white that shows a cat"]
     theirs = transformers.SentenceTransformer(str(locate("minilm/config").parent), device="cpu").encode(texts)
-    ours = scorer.text_features(loaded.model, scorer.Tokens(), texts)
+    ours = scorer.text_features(loaded.model, scorer_model.Tokens(), texts)
     for text, expected in zip(texts, theirs, strict=True):
         value = nn.functional.normalize(ours[text], dim=0).numpy()
         assert np.allclose(value, expected / np.linalg.norm(expected), atol=1e-5)
@@ -126,7 +126,7 @@ def test_pooled_stages_are_timms_features(loaded):
     import timm
 
     trunk = loaded.model.visual.trunk
-    theirs = timm.create_model(scorer.NETWORK, features_only=True, out_indices=scorer.STAGES).eval()
+    theirs = timm.create_model(scorer_model.NETWORK, features_only=True, out_indices=scorer_model.STAGES).eval()
     theirs.load_state_dict({k: v for k, v in trunk.state_dict().items() if k in theirs.state_dict()})
     pixels = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -140,17 +140,17 @@ def test_pooled_stages_are_timms_features(loaded):
 
 
 def test_long_texts_are_cut_and_counted(loaded):
-    fits, long = "dog " * (scorer.CONTEXT_LENGTH - 2), "dog " * (scorer.CONTEXT_LENGTH - 1)
+    fits, long = "dog " * (scorer_model.CONTEXT_LENGTH - 2), "dog " * (scorer_model.CONTEXT_LENGTH - 1)
     assert loaded.truncated([fits, long, "dog"]) == 1
-    assert loaded.tokenize([long]).shape == (1, scorer.CONTEXT_LENGTH)
+    assert loaded.tokenize([long]).shape == (1, scorer_model.CONTEXT_LENGTH)
     assert loaded.tokenize([long])[0, -1] == loaded.tokenize(["dog"])[0, -1]  # the end mark stays
 
 
 def test_other_sizes_are_resized_and_oblong_ones_refused():
-    assert scorer.to_pixels(np.full((256, 256, 3), 255, np.uint8)).shape == (3, 128, 128)
-    assert scorer.to_pixels(np.full((256, 256, 3), 255, np.uint8)).max() == 1
+    assert scorer_model.to_pixels(np.full((256, 256, 3), 255, np.uint8)).shape == (3, 128, 128)
+    assert scorer_model.to_pixels(np.full((256, 256, 3), 255, np.uint8)).max() == 1
     with pytest.raises(ValueError, match="square"):
-        scorer.to_pixels(np.zeros((128, 96, 3), np.uint8))
+        scorer_model.to_pixels(np.zeros((128, 96, 3), np.uint8))
 
 
 def test_files_that_do_not_belong_together_are_refused(trained, tmp_path, monkeypatch):
@@ -158,11 +158,11 @@ def test_files_that_do_not_belong_together_are_refused(trained, tmp_path, monkey
     config = read_json(trained / "config.json")
     write_json(tmp_path / "other" / "config.json", config | {"model_sha256": "0" * 64})
     with pytest.raises(ValueError, match="config.json says 0000"):
-        scorer.load(tmp_path / "other")
+        scorer_model.load(tmp_path / "other")
     write_json(tmp_path / "other" / "config.json", config)
-    monkeypatch.setattr(scorer, "tower_digests", lambda: config["towers"] | {"all-minilm-l6-v2": "f" * 64})
+    monkeypatch.setattr(scorer_model, "tower_digests", lambda: config["towers"] | {"all-minilm-l6-v2": "f" * 64})
     with pytest.raises(ValueError, match="trained with all-minilm-l6-v2 of SHA-256 .* but ffff"):
-        scorer.load(trained)
+        scorer_model.load(trained)
 
 
 def test_a_missing_picture_is_named(data, tmp_path):
@@ -182,7 +182,7 @@ class Projections(nn.Module):
         super().__init__()
         trunk = nn.Identity()
         trunk.feature_info = [{"num_chs": images // 5 if stage == 2 else 0} for stage in range(5)]
-        self.visual = scorer.PooledStages(trunk, 16)
+        self.visual = scorer_model.PooledStages(trunk, 16)
         self.text = nn.Module()
         self.text.proj = nn.Linear(texts, 16, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(2.66))

@@ -31,7 +31,8 @@ from evaluation.printing import (
     to_markdown,
 )
 from evaluation.results import Study
-from evaluation.tables import main, recall_table, scores_table, table1, table2, table3, training_cost
+from evaluation.study_tables import recall_table, scores_table
+from evaluation.tables import main, table1, table2, table3, training_cost
 
 ALL = (table1, table2, table3, recall_table, scores_table)
 

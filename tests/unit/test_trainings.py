@@ -13,8 +13,9 @@ from synthetic_study import change, without, write_study
 from evaluation.printing import to_csv, to_markdown
 from evaluation.report import page
 from evaluation.results import NotRun, Study
+from evaluation.study_tables import recall_table, scores_table
 from evaluation.summary import summarise
-from evaluation.tables import recall_table, scores_table, table1, table2
+from evaluation.tables import table1, table2
 from evaluation.trainings import over_trainings, score_value
 
 TABLES = (table1, table2, recall_table, scores_table)
