@@ -4,8 +4,6 @@
 any more. What is folded depends on the weights alone, so that is done once, when a pipeline is built.
 """
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,44 +43,55 @@ class Linear(nn.Module):
         return torch.ops.aten.gelu_(y) if self.gelu else y
 
 
-def parts(x: Tensor, width: int) -> Iterator[Tensor]:
+def rows(x: Tensor) -> Tensor:
+    """A map (n, c, h, w), channels last in memory, as rows (n, h w, c) of the same memory."""
+    return x.permute(0, 2, 3, 1).view(x.shape[0], -1, x.shape[1])
+
+
+def parts(x: Tensor, width: int) -> tuple[Tensor, ...]:
     """Rows of x (n, l, c) such that a map of `width` channels over them fits the workset; on a GPU all at once."""
     return x.split(x.shape[1] if x.device.type != "cpu" else max(WORKSET // (len(x) * width), 1), dim=1)
 
 
-def joined(tensors: list[Tensor]) -> Tensor:
-    """Rows put together again."""
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
+class FoldedResBlock(ResBlock):
+    """A residual block that adds to its input in place, part by part.
 
-
-class ChannelMLP(nn.Module):
-    """The channel MLP of a residual block: linear layer, GELU, global response normalisation, linear layer.
-
-    The normalisation is x (1 + gamma N) + beta, with one N for each image and channel. Its beta is in the second
-    layer's bias, so one pass over the widest map of the network is left of four.
+    Its channel MLP is a linear layer, GELU, global response normalisation and a linear layer. The normalisation is
+    x (1 + gamma N) + beta, with one N for each image and channel. Its beta is in the second layer's bias, so one pass
+    over the widest map of the network is left of four.
     """
 
-    def __init__(self, mlp: nn.Sequential):
-        super().__init__()
-        first, _, norm, _, second = mlp
+    def __init__(self, block: ResBlock):
+        nn.Module.__init__(self)
+        self.depthwise, self.norm = block.depthwise, block.norm
+        first, _, norm, _, second = block.channelwise
         beta = wide(norm.beta.detach()).flatten()
         self.register_buffer("gamma", wide(norm.gamma.detach()).flatten())
         self.first = Linear(first.weight, first.bias, first, gelu=True)
         self.second = Linear(second.weight, wide(second.bias) + wide(second.weight) @ beta, second)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (n, h, w, c_in). Returns (n, h, w, c_out)."""
-        grid, x = x.shape[1:3], x.flatten(1, 2)
-        images = x.split(1) if x.device.type == "cpu" else [x]
-        return torch.cat([self.mixed(image) for image in images]).unflatten(1, grid)
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        images = [rows(y).split(1 if x.device.type == "cpu" else len(x)) for y in (x, self.depthwise(x))]
+        beside = [None] * len(images[0])
+        if skip is not None:
+            beside = rows(skip.to(x.dtype, memory_format=torch.channels_last)).split(len(images[0][0]))
+        for image, y, more in zip(*images, beside, strict=True):
+            self.add_to(image, y, more)
+        return x
 
-    def mixed(self, x: Tensor) -> Tensor:
-        """x: (n, l, c_in). Returns (n, l, c_out)."""
-        maps = [self.first(part) for part in parts(x, self.first.out_features)]
+    def add_to(self, x: Tensor, y: Tensor, skip: Tensor | None) -> None:
+        """Add to rows x (n, l, c) what the channel MLP makes of y and, beside it, `skip`."""
+        width = self.first.out_features
+        maps = [F.layer_norm(part, part.shape[-1:], eps=self.norm.eps) for part in parts(y, width)]
+        if skip is not None:
+            maps = [torch.cat(pair, dim=-1) for pair in zip(maps, parts(skip, width), strict=True)]
+        maps = [self.first(part) for part in maps]
         # on CPUs a norm over any but the last dimension takes several times as long as squares and their sum
-        energy = sum(wide(y).square().sum(1, keepdim=True) for y in maps).sqrt()
+        energy = sum(wide(part).square().sum(1, keepdim=True) for part in maps).sqrt()
         gain = (1 + self.gamma * (energy / (energy.mean(-1, keepdim=True) + 1e-6))).to(x.dtype)
-        return joined([self.second(y.mul_(gain)) for y in maps])
+        for own, part in zip(parts(x, width), maps, strict=True):
+            own += self.second(part.mul_(gain))
 
 
 class CachedAttention(Attention):
@@ -122,7 +131,7 @@ class FoldedMixingBlock(nn.Module):
     def __init__(self, block: MixingBlock):
         super().__init__()
         g = wide(block.gammas.detach())
-        self.norm, (self.pad, self.depthwise) = block.norm, block.depthwise
+        self.norm, self.depthwise = block.norm, block.depthwise[1]
         weight, bias = wide(self.depthwise.weight.detach()), wide(self.depthwise.bias.detach())
         # the border that the pad repeats is shifted by g1 like all else, so the shift may come after it
         folded = (weight * (1 + g[0]) * g[2], (bias + g[1] * weight.sum((1, 2, 3))) * g[2])
@@ -135,10 +144,11 @@ class FoldedMixingBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (n, c, h, w) to the same shape."""
-        x = x + self.depthwise(self.pad(self.norm(x)))
-        y = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
-        y = joined([self.second(self.first(part)) for part in parts(y, self.first.out_features)])
-        return x + y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        padded = F.pad(self.norm(x), (1, 1, 1, 1), mode="replicate")
+        x = self.depthwise(padded).add_(x).contiguous(memory_format=torch.channels_last)
+        for part in parts(rows(x), self.first.out_features):
+            part += self.second(self.first(F.layer_norm(part, part.shape[-1:], eps=self.norm.eps)))
+        return x
 
 
 def fold_image_mappers(unet: UNet) -> None:
@@ -171,7 +181,7 @@ def for_sampling(network: nn.Module, pack: bool = False) -> nn.Module:
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, ResBlock):
-                child.channelwise = ChannelMLP(child.channelwise)
+                setattr(module, name, FoldedResBlock(child))
             elif isinstance(child, Attention):
                 module.attention = CachedAttention(child)
             elif isinstance(child, TimestepBlock):
