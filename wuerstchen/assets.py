@@ -230,8 +230,9 @@ def check(name: str) -> tuple[bool, str]:
     return True, f"{name}: there, sha256 {sha256_file(path)}, but the right one is not known: {path}"
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="wuerstchen.assets", description=__doc__.splitlines()[0])
+def main(argv: list[str] | None = None, program: str = "wuerstchen.assets", shown: Iterable[str] = ASSETS) -> None:
+    """Command line. `shown` names the assets that `list` lists and that `check` looks for where none is named."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="what there is, and where it lies here")
     checking = commands.add_parser("check", help="compare sizes and digests of what is here, or of the named")
@@ -241,12 +242,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         if args.command == "list":
-            for asset in TABLE:
+            for asset in map(find, shown):
                 print(f"{asset.name}: {asset.about}; {described(asset)}; {asset.licence}; {found(asset) or 'missing'}")
         elif args.command == "check":
-            here = [asset.name for asset in TABLE if found(asset) is not None]
-            results = [check(name) for name in expanded(args.names) or here]
-            print("\n".join(line for _, line in results))
+            names = expanded(args.names) or [name for name in shown if found(find(name)) is not None]
+            results = [check(name) for name in names]
+            print("\n".join(line for _, line in results) or "none is here")
             if not all(right for right, _ in results):
                 raise SystemExit(1)
         else:

@@ -228,6 +228,26 @@ def test_what_a_person_must_get_says_so(hub, tmp_path):
     assert locate("celeba-hq") == tmp_path / "assets" / "celeba-hq"
 
 
+def test_the_command_of_the_evaluation_shows_what_it_needs(hub, tmp_path, capsys):
+    from evaluation import assets as measuring
+
+    measuring.main(["list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [*measuring.NETWORKS, *measuring.DATA]
+    assert "sha256 unknown" in next(line for line in lines if line.startswith("hpsv2.1"))
+    path = assets.place(ASSETS["parti-prompts"])
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT[: ASSETS["parti-prompts"].bytes])
+    with pytest.raises(SystemExit, match="1"):
+        measuring.main(["check"])
+    wrong = capsys.readouterr().out.splitlines()
+    assert [line for line in wrong if "parti-prompts: wrong: its sha256 is" in line]
+    assert not [line for line in wrong if line.startswith("vgg16")]
+    hub.files[served(STAGE_A)] = CONTENT
+    measuring.main(["fetch", STAGE_A.name])
+    assert assets.place(STAGE_A).read_bytes() == CONTENT
+
+
 def test_unknown_names_and_packages_are_refused():
     with pytest.raises(ValueError, match="'stage-z' is not known; known are"):
         find("stage-z")
