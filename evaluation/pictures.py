@@ -35,7 +35,7 @@ CHOICES = {
     "alpha": "composited on white",
     "cmyk": "Pillow's conversion, without a colour profile",
     "16-bit": "the higher of the two bytes",
-    "orientation": "not applied: pixels as they are stored, which is what other tools measure",
+    "orientation": "not applied, as in other tools: pixels as they are stored; Pillow itself applies a TIFF's",
     "misnamed": "the content says what it is, not the suffix",
     "colour profile": "not applied",
     "several pictures in one file": "refused; of a JPEG with previews the first",

@@ -111,8 +111,10 @@ def test_orientation_is_noted_and_pixels_are_as_stored():
     for format_, options in (("PNG", {}), ("WEBP", {"lossless": True, "exact": True})):
         read = decode(saved(RGB, format_, exif=exif, **options), f"a.{format_.lower()}")
         assert read.notes == ("orientation",) and np.array_equal(read.pixels, RGB)
-    turned = decode(saved(RGB, "JPEG", exif=exif), "a.jpg")
-    assert turned.notes == ("orientation",) and turned.pixels.shape == RGB.shape
+    stored = decode(saved(RGB, "JPEG", exif=exif), "a.jpg")
+    assert stored.notes == ("orientation",) and stored.pixels.shape == RGB.shape
+    turned = decode(saved(RGB, "TIFF", exif=exif), "a.tif")
+    assert turned.notes == ("orientation",) and np.array_equal(turned.pixels, np.rot90(RGB, -1))
 
 
 def test_the_content_says_what_a_file_is():
@@ -166,7 +168,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning", "ignore:Truncated File Read")
 @pytest.mark.parametrize("what", BROKEN)
 def test_what_is_refused_is_named(what):
     content, problem = BROKEN[what]
@@ -174,8 +176,9 @@ def test_what_is_refused_is_named(what):
         decode(content, "some/file.png")
 
 
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
 def test_no_cut_of_a_file_is_read_silently():
-    for format_ in ("PNG", "WEBP", "BMP", "TIFF"):
+    for format_ in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"):
         whole = saved(np.tile(RGB, (4, 4, 1)), format_)
         pixels = decode(whole, "a.png").pixels
         for length in range(0, len(whole), 61):
