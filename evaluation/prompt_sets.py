@@ -37,7 +37,12 @@ Prompt = dict[str, Any]
 
 
 def prompt(id_: str, text: str, image: str | None, source_id: str | None) -> Prompt:
-    """A row of a prompts file; each run of white space in the text, newlines too, becomes one space."""
+    """A row of a prompts file; each run of white space in the text, newlines too, becomes one space.
+
+    Raises ValueError for a text that is empty.
+    """
+    if not text.strip():
+        raise ValueError(f"the text of {id_} is empty")
     return {
         "id": id_,
         "prompt": " ".join(text.split()),
@@ -133,7 +138,7 @@ def narratives(path: Path) -> list[Prompt]:
             for number, line in enumerate(file, 1):
                 try:
                     made = _narrative(json.loads(line))
-                except (KeyError, TypeError, ValueError) as error:
+                except (KeyError, TypeError, ValueError, AttributeError) as error:
                     raise ValueError(f"{path}, line {number}: not a Localized Narrative of COCO ({error!r})") from None
                 # an annotator may have told of a picture twice
                 seen[made["id"]] = times = seen.get(made["id"], 0) + 1
@@ -284,6 +289,8 @@ def main(argv: list[str] | None = None) -> None:
         one.add_argument("--seed", type=int, default=0, help="of the draw and the order (default: 0)")
         one.add_argument("--out", type=Path, required=True, metavar="JSONL", help="beside it stands a .json")
     options = parser.parse_args(argv)
+    if options.out.suffix != ".jsonl":  # beside it stands a .json
+        parser.error(f"--out {options.out}: its name must end in .jsonl")
     set_ = SETS[options.set]
     try:
         path = options.file or locate(set_.asset)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 import zipfile
 from collections import Counter
 
@@ -104,18 +105,22 @@ def test_broken_files_and_counts_are_one_line(annotations, tmp_path, monkeypatch
     broken = tmp_path / "broken"
     for text, option, said in (
         ("{", ("coco-30k", "--annotations"), "broken: no JSON"),
-        ('{"images": []}', ("coco-30k", "--annotations"), "broken: not COCO's captions (KeyError('annotations'))"),
+        ('{"images": []}', ("coco-30k", "--annotations"), "broken: not COCO's captions .KeyError.'annotations'"),
         ("image_id,prompt\n", ("coco-30k-list", "--list"), "there are no prompts"),
         ("image_id,text\n1,a\n", ("coco-30k-list", "--list"), "row 1: nothing in prompt"),
         ("image_id,prompt\nx,a\n", ("coco-30k-list", "--list"), "row 1: image_id is 'x', not a number"),
         ("image_id,prompt\n1,a\n1,b\n", ("coco-30k-list", "--list"), "a picture is named twice"),
         ('{"dataset_id": "ade20k"}\n', ("ln-coco-5k", "--narratives"), "line 1: not a Localized Narrative"),
         ("", ("ln-coco-5k", "--narratives"), "there are no prompts"),
+        (json.dumps(narrative(1, 2, " \n")), ("ln-coco-5k", "--narratives"), "line 1: .*-2 is empty"),
+        (json.dumps(narrative(1, 2, None)), ("ln-coco-5k", "--narratives"), "line 1: not a Localized Narrative"),
         ("Prompt\tCategory\nx\tArts\n", ("parti", "--prompts"), "row 1: nothing in Challenge"),
     ):
         broken.write_text(text)
-        assert said in refused(*option, broken), text
+        assert re.search(said, refused(*option, broken)), text
     assert "absent: cannot be read (No such file" in refused("parti", "--prompts", tmp_path / "absent")
+    with pytest.raises(SystemExit, match="2"):
+        main(["parti", "--prompts", str(broken), "--out", str(tmp_path / "prompts.json")])
     monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path / "assets"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     said = refused("ln-coco-5k")
