@@ -1,12 +1,17 @@
-"""Features of the images in zip shards, kept with a key that says what they were computed from and with.
+"""Features of pictures, kept with a key that says what they were computed from and with.
 
-python -m evaluation.features --images ZIP [ZIP ...] --extractor efficientnet-lite2 --out NPZ
+python -m evaluation.features --of NPZ SOURCE [SOURCE ...] --extractor efficientnet-lite2
+
+A source is an image shard, another zip, a folder or a picture. A file whose key fits is left as it is; an extraction
+that was interrupted goes on from the last thousand pictures that it wrote beside it, in `state/`.
 """
 
 import argparse
+import hashlib
 import json
+import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -16,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.images import images_sha256, iter_images
+from evaluation.picture_files import Entry, entries, files_sha256, matching
+from evaluation.pictures import CHOICES, add_up, picture_of
+from evaluation.prompts import read_prompts
 from wuerstchen.files import atomic_path
 from wuerstchen.progress import progress
 
@@ -24,13 +31,15 @@ if TYPE_CHECKING:
     from evaluation.extractors import Extractor
 
 CHUNK = 64
+PART = 16 * CHUNK  # pictures that an interruption costs at most; whole chunks, so that no batch depends on it
 
 
 @dataclass(frozen=True)
 class FeatureSet:
     """Features (n, D) and logits (n, classes), float32, of the images `ids`, and their provenance.
 
-    `key` is {"images_sha256", "extractor": {"name", "sha256"}, "preprocessing", "versions"}.
+    `key` is {"images_sha256", "extractor": {"name", "sha256"}, "preprocessing", "versions"} and, of other files than
+    image shards, "pictures": what `pictures.describe` tells of them and the choices made in reading them.
     """
 
     ids: list[str]
@@ -45,6 +54,11 @@ class FeatureSet:
         if absent:
             raise ValueError(f"no features of {len(absent)} images, such as {', '.join(absent[:3])}")
         return self.features[[self._rows[name] for name in ids]]
+
+    @property
+    def lossy(self) -> int:
+        """How many of the pictures were saved with loss, in JPEG and its like."""
+        return self.key.get("pictures", {}).get("lossy", 0)
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -143,17 +157,90 @@ def read_features(path: str | Path, like: FeatureSet | None = None) -> FeatureSe
     return feature_set
 
 
-def write_features_of(pictures: Sequence[Path], extractor: "Extractor", preprocessing: str, out: Path) -> None:
-    """Features of all images of the shards, in their order, as one npz. Raises ValueError where `extract` does."""
-    digest, total = images_sha256(pictures), count_images(pictures)
-    ids, features, logits = extract(iter_images(pictures), extractor, preprocessing, total)
-    key = {
-        "images_sha256": digest,
-        "extractor": {"name": extractor.name, "sha256": extractor.sha256},
-        "preprocessing": preprocessing,
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to each picture before the extractor's own preprocessing, such as a protocol's crop and filter."""
+
+    name: str
+    apply: Callable[[np.ndarray], np.ndarray]
+
+
+def write_features_of(
+    listed: Sequence[Entry], extractor: "Extractor", preprocessing: str, out: Path, prepare: Preparation | None = None
+) -> bool:
+    """Features of all pictures, in their order, as one npz; False where it stands already and its key fits.
+
+    Its key's preprocessing is "<preparation>/<preprocessing>" where there is a preparation. Raises ValueError where
+    `extract` and `pictures.decode` do.
+    """
+    named = f"{prepare.name}/{preprocessing}" if prepare else preprocessing
+    wanted = {"extractor": {"name": extractor.name, "sha256": extractor.sha256}, "preprocessing": named}
+    if _stands(out, listed, wanted) is not None:
+        return False
+    state = out.parent / "state" / out.stem
+    parts = []
+    for start in range(0, len(listed), PART):
+        some = listed[start : start + PART]
+        path = state / f"{start // PART:04d}.npz"
+        part = _stands(path, some, wanted)
+        if part is None:
+            part = _features_of(some, extractor, preprocessing, wanted, prepare)
+            if len(listed) > PART:
+                write_features(path, part)
+        parts.append(part)
+    write_features(out, _joined(parts, listed, wanted))
+    shutil.rmtree(state, ignore_errors=True)
+    return True
+
+
+def _features_of(
+    listed: Sequence[Entry], extractor: "Extractor", preprocessing: str, wanted: dict, prepare: Preparation | None
+) -> FeatureSet:
+    """The features of a part; its key has "files", the digests by id, and a record of its "pictures"."""
+    files: dict[str, str] = {}
+    records = []
+
+    def pictures() -> Iterator[tuple[str, np.ndarray]]:
+        for entry in listed:
+            content = entry.read()
+            picture = picture_of(entry, content)
+            files[entry.id] = hashlib.sha256(content).hexdigest()
+            records.append(picture.record())
+            yield entry.id, prepare.apply(picture.pixels) if prepare else picture.pixels
+
+    ids, features, logits = extract(pictures(), extractor, preprocessing, len(listed))
+    key = wanted | {"images_sha256": files_sha256(files.items()), "files": files, "pictures": add_up(records)}
+    return FeatureSet(ids, features, logits, key)
+
+
+def _stands(path: Path, listed: Sequence[Entry], wanted: dict) -> FeatureSet | None:
+    """The features at `path` if they are of these very pictures, this extractor and preprocessing."""
+    if not path.is_file():
+        return None
+    try:
+        there = read_features(path)
+    except ValueError:  # damaged: written anew
+        return None
+    if there.ids != [entry.id for entry in listed] or any(there.key.get(name) != wanted[name] for name in wanted):
+        return None
+    digest = files_sha256((entry.id, hashlib.sha256(entry.read()).hexdigest()) for entry in listed)
+    return there if there.key.get("images_sha256") == digest else None
+
+
+def _joined(parts: Sequence[FeatureSet], listed: Sequence[Entry], wanted: dict) -> FeatureSet:
+    files = [item for part in parts for item in part.key["files"].items()]
+    key = wanted | {
+        "images_sha256": files_sha256(files),
         "versions": library_versions("numpy", "pillow", "timm", "torch"),
     }
-    write_features(out, FeatureSet(ids, features, logits, key))
+    if not all(entry.shard for entry in listed):
+        key["pictures"] = add_up(part.key["pictures"] for part in parts) | {"choices": CHOICES}
+    return FeatureSet(
+        [name for part in parts for name in part.ids],
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.logits for part in parts]),
+        key,
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -165,8 +252,11 @@ def main(argv: list[str] | None = None) -> None:
         action="append",
         required=True,
         type=Path,
-        metavar=("NPZ", "ZIP"),
-        help="the file to write and the image shards, in order; may be repeated",
+        metavar=("NPZ", "SOURCE"),
+        help="the file to write and where its pictures are, in order: image shards, zips, folders; may be repeated",
+    )
+    parser.add_argument(
+        "--matching", type=Path, metavar="JSONL", help="only the pictures that these prompts name as their images"
     )
     parser.add_argument("--extractor", default="efficientnet-lite2", help="name of the network (default: %(default)s)")
     parser.add_argument(
@@ -177,10 +267,13 @@ def main(argv: list[str] | None = None) -> None:
 
     try:
         extractor = extractors.load(options.extractor)
-        for out, *pictures in options.of:
-            if not pictures:
+        for out, *sources in options.of:
+            if not sources:
                 raise ValueError(f"--of {out}: name the image shards after it")
-            write_features_of(pictures, extractor, options.preprocessing, out)
+            listed = entries(sources)
+            if options.matching:
+                listed = matching(listed, read_prompts(options.matching))
+            write_features_of(listed, extractor, options.preprocessing, out)
     except (ValueError, ModuleNotFoundError) as error:
         raise SystemExit(str(error)) from None
 

@@ -1,10 +1,11 @@
 """Image shards: stored zip files of PNGs whose last member, shard.json, says what they hold."""
 
+import contextlib
 import io
 import json
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,12 @@ def _member(name: str) -> zipfile.ZipInfo:
     return member
 
 
+def read_info(path: str | Path) -> dict[str, Any]:
+    """The content of shard.json, the PNGs left unread. Raises ValueError naming the file when it is no whole shard."""
+    with _opened(Path(path)) as archive:
+        return _info(Path(path), archive)
+
+
 def read_shard(path: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The content of shard.json and the PNG bytes by id, in the order of the file.
 
@@ -68,16 +75,27 @@ def read_shard(path: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     and together may not claim more bytes than the file has.
     """
     path = Path(path)
+    with _opened(path) as archive:
+        info = _info(path, archive)
+        pngs = {name: archive.read(f"{name}.png") for name in info["ids"]}
+    for name, png in pngs.items():
+        if not png.startswith(PNG_SIGNATURE):
+            raise ValueError(f"{path}: {name}.png is not a PNG")
+    return info, pngs
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     if not path.is_file():
         raise ValueError(f"{path}: no such image shard")
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read(path, archive)
+            yield archive
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         raise ValueError(f"{path}: not a whole zip file ({error})") from None
 
 
-def _read(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _info(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     members = archive.infolist()
     if not members or members[-1].filename != LAST:
         raise ValueError(f"{path}: the last member is not {LAST}, so this is not a whole shard")
@@ -94,9 +112,4 @@ def _read(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[st
         raise ValueError(f"{path}: {LAST} needs 'ids', a list of names that match [a-z0-9-]{{1,64}}")
     if len(set(ids)) != len(ids) or [member.filename for member in members[:-1]] != [f"{name}.png" for name in ids]:
         raise ValueError(f"{path}: the members are not the pictures that 'ids' in {LAST} lists")
-    pngs = {}
-    for name, member in zip(ids, members, strict=False):
-        pngs[name] = archive.read(member)
-        if not pngs[name].startswith(PNG_SIGNATURE):
-            raise ValueError(f"{path}: {name}.png is not a PNG")
-    return info, pngs
+    return info

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation import extractors
+from evaluation import extractors, features
 from evaluation.features import FeatureSet, extract, in_chunks, main, read_features, write_features
 from evaluation.images import images_sha256, write_shard
+from evaluation.picture_files import entries
+from wuerstchen.files import write_jsonl
 
 
 class Means:
@@ -131,3 +133,111 @@ def test_nan_and_emptiness_are_refused():
         ["2", "3"],
         ["4"],
     ]
+
+
+def counting(monkeypatch):
+    """Counts the pictures that the extractor sees."""
+    seen = []
+    plain = Means.__call__
+    monkeypatch.setattr(
+        Means, "__call__", lambda self, pictures, p: seen.append(len(pictures)) or plain(self, pictures, p)
+    )
+    return seen
+
+
+def test_what_stands_with_its_key_is_left_and_any_change_recomputes(tmp_path, means, monkeypatch):
+    path, out = shard(tmp_path / "0000.zip", ["x-1", "x-2"]), tmp_path / "f.npz"
+    seen = counting(monkeypatch)
+
+    def runs(preprocessing="none-128"):
+        seen.clear()
+        main(["--of", str(out), str(path), "--extractor", "means", "--preprocessing", preprocessing])
+        return sum(seen)
+
+    assert runs() == 2
+    before = out.stat().st_mtime_ns
+    assert runs() == 0 and out.stat().st_mtime_ns == before
+    shard(path, ["x-1", "x-2"])  # the same pictures, written anew
+    assert runs() == 0
+    assert runs("bicubic-128") == 2 and runs("bicubic-128") == 0
+    monkeypatch.setattr(Means, "sha256", "f" * 64)  # other weights
+    assert runs("bicubic-128") == 2
+    shard(path, ["x-1", "x-3"])
+    assert runs("bicubic-128") == 2 and read_features(out).ids == ["x-1", "x-3"]
+    shard(path, ["x-3", "x-1"])  # another order
+    assert runs("bicubic-128") == 2
+    out.write_bytes(out.read_bytes()[:300])
+    assert runs("bicubic-128") == 2
+    assert [file.name for file in tmp_path.iterdir() if file.is_dir()] == []
+
+
+def test_an_interrupted_extraction_goes_on(tmp_path, means, monkeypatch):
+    monkeypatch.setattr(features, "PART", 4)
+    paths = [shard(tmp_path / f"{n}.zip", [f"p-{n}{i}" for i in range(5)], size=16) for n in range(3)]
+    out, seen = tmp_path / "f.npz", counting(monkeypatch)
+
+    def run(cut=None):
+        seen.clear()
+        if cut is None:
+            return features.write_features_of(entries(paths), Small(), "p", out)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Small, "cut", cut)
+            features.write_features_of(entries(paths), Small(), "p", out)
+
+    class Small(Means):
+        cut = None
+
+        def __call__(self, pictures, preprocessing):
+            if sum(seen) == self.cut:
+                raise KeyboardInterrupt
+            seen.append(len(pictures))
+            values = pictures.reshape(len(pictures), -1)[:, :6].astype(np.float32)
+            return values, values[:, :3]
+
+    run(cut=8)
+    assert seen == [4, 4] and not out.exists()
+    assert sorted(path.name for path in (tmp_path / "state" / "f").iterdir()) == ["0000.npz", "0001.npz"]
+    # a picture of the first part changes meanwhile: that part alone is computed again
+    shard(paths[0], ["p-00", "q-01", "p-02", "p-03", "p-04"], size=16)
+    assert run() and seen == [4, 4, 3]
+    assert not (tmp_path / "state" / "f").exists()
+    interrupted = out.read_bytes()
+    out.unlink()
+    assert run() and seen == [4, 4, 4, 3]
+    assert out.read_bytes() == interrupted
+    loaded = read_features(out)
+    assert loaded.key["images_sha256"] == images_sha256(paths) and len(loaded.ids) == 15
+    assert set(loaded.key) == {"images_sha256", "extractor", "preprocessing", "versions"}
+    assert not run()
+
+
+def test_folders_of_any_pictures_after_a_preparation(tmp_path, means):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 140, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "Photo 1.png")
+    Image.fromarray(pixels[:130]).save(folder / "Photo 2.jpg")
+    out = tmp_path / "f.npz"
+    with pytest.raises(ValueError, match="image photo-2 is 140x130 px, those before it 140x150"):
+        features.write_features_of(entries(folder), Means(), "none-128", out)
+    corner = features.Preparation("corner-128", lambda picture: picture[:128, :128])
+    assert features.write_features_of(entries(folder), Means(), "none-128", out, corner)
+    loaded = read_features(out)
+    assert loaded.key["preprocessing"] == "corner-128/none-128" and loaded.ids == ["photo-1", "photo-2"]
+    assert np.allclose(loaded.features[0, :3], pixels[:128, :128].mean(axis=(0, 1)), rtol=1e-5)
+    assert loaded.lossy == 1 and loaded.key["pictures"]["formats"] == {"JPEG": 1, "PNG": 1}
+    assert loaded.key["pictures"]["sizes"] == {"140x130": 1, "140x150": 1} and loaded.key["pictures"]["choices"]
+    assert not features.write_features_of(entries(folder), Means(), "none-128", out, corner)
+    assert features.write_features_of(entries(folder)[:1], Means(), "none-128", out, corner)
+    assert read_features(out).lossy == 0
+
+
+def test_only_the_pictures_that_prompts_name(tmp_path, means):
+    path = shard(tmp_path / "0000.zip", ["a", "b", "c"])
+    row = {"prompt": "a thing", "category": None, "challenge": None, "source_id": None}
+    write_jsonl(tmp_path / "p.jsonl", [row | {"id": "one", "image": "c.jpg"}, row | {"id": "two", "image": "a.jpg"}])
+    main(["--of", str(tmp_path / "f.npz"), str(path), "--extractor", "means", "--matching", str(tmp_path / "p.jsonl")])
+    loaded = read_features(tmp_path / "f.npz")
+    main(["--of", str(tmp_path / "all.npz"), str(path), "--extractor", "means"])
+    assert loaded.ids == ["one", "two"]
+    assert np.array_equal(loaded.features, read_features(tmp_path / "all.npz").of(["c", "a"]))
