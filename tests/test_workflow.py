@@ -153,7 +153,7 @@ def test_plan_of_the_papers_study_without_any_data(tree: Path) -> None:
 
 
 def test_the_papers_baseline_is_trained_without_stage_a_in_the_reading_that_is_asked_for(tree: Path) -> None:
-    arguments = ("--configfile", "config/paper.yaml", "results/paper/train/baseline-ldm/model.safetensors")
+    arguments = ("results/paper/train/baseline-ldm/model.safetensors", "--configfile", "config/paper.yaml")
     (line,) = commands(tree, "wuerstchen.train", *arguments)
     assert "--stage baseline-ldm " in line and "--baseline" not in line
     (line,) = commands(tree, "wuerstchen.train", *arguments, "--config", "baseline=appendix-e4")
