@@ -20,7 +20,7 @@ from wuerstchen.files import read_json, read_jsonl
 from wuerstchen.seeds import derive
 from wuerstchen.shards import read_shard
 
-# Every model decodes with Stage A, so its training is counted in each.
+# Every model decodes with Stage A, so its training is counted in each; but see `Study.stages_of`.
 STAGES = {
     "wuerstchen": ("a", "b", "c"),
     "baseline-ldm": ("a", "baseline-ldm"),
@@ -120,6 +120,13 @@ class Study:
     def stages(self) -> list[str]:
         """Every stage that the models of this study train, in order, each once."""
         return list(dict.fromkeys(stage for model in self.models for stage in STAGES.get(model, ())))
+
+    def stages_of(self, model: str) -> tuple[str, ...]:
+        """The trainings that a model draws with. A baseline with another's first stage has nothing of Stage A."""
+        stages = STAGES.get(model, ())
+        usage = self.read(f"train/{stages[-1]}/usage.json") if stages else {}
+        other = isinstance(usage, dict) and usage.get("first_stage", "stage-a") != "stage-a"
+        return stages[1:] if other else stages
 
     def read(self, name: str) -> Any | NotRun:
         """One JSON file, or NotRun when there is none. Raises ValueError when the file is not JSON."""

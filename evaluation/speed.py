@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
             "threads": torch.get_num_threads(),
             "precision": generator.pipeline.precision,
             "compiled": False,
-            "image_size": generator.pipeline.shape[1] * 4,
+            "image_size": generator.pipeline.image_size,
             "steps": generator.settings,
             "batches": batches,
             "versions": {"torch": torch.__version__},

@@ -27,7 +27,7 @@ from evaluation.printing import (
     to_markdown,
     with_interval,
 )
-from evaluation.results import SCORES, STAGES, NotRun, Study, model_name, run
+from evaluation.results import SCORES, NotRun, Study, model_name, run
 from evaluation.trainings import coverage, score_value, win_rate
 from wuerstchen.files import write_text
 
@@ -211,7 +211,7 @@ def _measured_row(study: Study, model: str, prompts: str) -> Record:
         row |= measured_fields(study, f"{key}_efficientnet_lite2", score, number)
     row["n"] = next((score["n"] for score in scores.values() if not isinstance(score, NotRun)), scores["fd"])
     row["sampling_steps"] = sampling_steps(study.config["sampling"].get(model))
-    return row | training_cost(study, STAGES.get(model, ()))
+    return row | training_cost(study, study.stages_of(model))
 
 
 def sampling_steps(sampling: dict | None) -> str | int:

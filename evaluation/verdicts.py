@@ -189,15 +189,14 @@ def _small(study: Study, model: str, key: str, printed: str) -> Verdict:
         steps = str(sampling_steps(study.config["sampling"].get(model)))
         return Verdict(printed, "small scale", "A setting of the config; for Würstchen Stage C + Stage B.", steps)
     field = {"params": "parameters", "gpu_hours": "hours", "train_samples": "train_samples"}[key]
-    value: Any = training_cost(study, STAGES[model])[field]
+    value: Any = training_cost(study, study.stages_of(model))[field]
     if isinstance(value, NotRun):
         return Verdict(printed, "not run", f"{value.reason}.")
+    stage_a = ", Stage A included" if "a" in study.stages_of(model) else ""
     if key == "gpu_hours":
-        said = "Both have equal compute by design, here as there; wall time of all stages, Stage A included."
+        said = f"Both have equal compute by design, here as there; wall time of all stages{stage_a}."
         return Verdict(printed, "small scale", said, duration(3600 * value))
-    return Verdict(
-        printed, "small scale", "All stages together, Stage A included; the paper's is Stage C.", count(value)
-    )
+    return Verdict(printed, "small scale", f"All stages together{stage_a}; the paper's is Stage C.", count(value))
 
 
 def _carbon(study: Study, model: str, printed: str) -> Verdict:

@@ -152,6 +152,14 @@ def test_plan_of_the_papers_study_without_any_data(tree: Path) -> None:
     assert whole[1] == "results/paper/train/c/phases/interpolated/model.safetensors"
 
 
+def test_the_papers_baseline_is_trained_without_stage_a_in_the_reading_that_is_asked_for(tree: Path) -> None:
+    arguments = ("results/paper/train/baseline-ldm/model.safetensors", "--configfile", "config/paper.yaml")
+    (line,) = commands(tree, "wuerstchen.train", *arguments)
+    assert "--stage baseline-ldm " in line and "--baseline" not in line
+    (line,) = commands(tree, "wuerstchen.train", *arguments, "--config", "baseline=appendix-e4")
+    assert " --baseline appendix-e4 --out results/paper/train/baseline-ldm/phases/1 " in line
+
+
 @pytest.mark.parametrize("name", ["paper-text", "released-v2"])
 def test_other_presets_of_the_papers_study_are_one_key_away(tree: Path, name: str) -> None:
     arguments = ("--configfile", "config/paper.yaml", "--config", f"preset={name}")

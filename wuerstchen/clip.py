@@ -1,6 +1,8 @@
-"""CLIP's text encoders as the released models were trained with them: CLIP-H and CLIP-bigG (Ilharco et al., 2021).
+"""CLIP's text encoders (Radford et al., 2021; Ilharco et al., 2021) as the models were trained with them.
 
-Prompts are padded to 77 tokens and the padding is masked; the tokens are those of the last layer after the final norm.
+Würstchen has CLIP-H and CLIP-bigG: prompts are padded to 77 tokens, the padding is masked, and the tokens are those of
+the last layer after the final norm. Stable Diffusion, whose text encoders the baseline LDM has, masks no padding. 1.4
+has CLIP-L; 2.1 has CLIP-H without its last layer (`clip-h-penultimate`), padded with token 0 as OpenCLIP does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,16 +24,34 @@ END = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """The text half of a CLIP. The channel MLP is four times as wide and has the exact GELU."""
+    """The text half of a CLIP. The channel MLP is four times as wide."""
 
     width: int
     depth: int
     heads: int
     vocabulary: int = 49408
     length: int = 77
+    activation: str = "gelu"  # the exact one; "quick-gelu": OpenAI's x * sigmoid(1.702 x)
+    masked: bool = True  # whether padding is kept from being attended to
+    padding: str = END
 
 
-SIZES = {"clip-h": ClipConfig(1024, 24, 16), "clip-bigg": ClipConfig(1280, 32, 20)}
+SIZES = {
+    "clip-h": ClipConfig(1024, 24, 16),
+    "clip-bigg": ClipConfig(1280, 32, 20),
+    "clip-l": ClipConfig(768, 12, 12, activation="quick-gelu", masked=False),
+    "clip-h-penultimate": ClipConfig(1024, 23, 16, masked=False, padding="!"),
+}
+# all CLIPs have one vocabulary, and the repositories of Stable Diffusion hold it in an older form
+TOKENIZERS = {"clip-l": "clip-h/tokenizer", "clip-h-penultimate": "clip-h/tokenizer"}
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """The GELU of OpenAI's CLIP."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"gelu": F.gelu, "quick-gelu": quick_gelu}
 
 
 class ClipText(nn.Module):
@@ -42,8 +62,9 @@ class ClipText(nn.Module):
         self.config, width = config, config.width
         self.words = nn.Embedding(config.vocabulary, width)
         self.positions = nn.Embedding(config.length, width)
+        act = ACTIVATIONS[config.activation]
         self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, config.heads, 4 * width, 0.0, F.gelu, batch_first=True, norm_first=True)
+            nn.TransformerEncoderLayer(width, config.heads, 4 * width, 0.0, act, batch_first=True, norm_first=True)
             for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(width)
@@ -54,7 +75,7 @@ class ClipText(nn.Module):
         later = torch.ones(length, length, dtype=torch.bool, device=ids.device).triu(1)
         x = self.words(ids) + self.positions.weight[:length]
         for layer in self.layers:
-            x = layer(x, later, ~real)
+            x = layer(x, later, ~real if self.config.masked else None)
         return self.norm(x)
 
 
@@ -98,13 +119,13 @@ def from_hugging_face(config: ClipConfig, tensors: Mapping[str, Tensor], source:
 
 
 class Clip(TextEncoder):
-    """Unpooled tokens of CLIP's text encoder. Padding is the end mark: what the networks see there was trained so."""
+    """Unpooled tokens of CLIP's text encoder. The networks see the padding too, so it is as in their training."""
 
     def __init__(self, config: TextConfig, model: ClipText, tokenizer: Path):
         super().__init__(config, Tokenizer.from_file(str(tokenizer)))
         self.model = model
-        self.padding = self.tokenizer.token_to_id(END)
-        if self.padding is None:
+        self.padding = self.tokenizer.token_to_id(model.config.padding)
+        if self.tokenizer.token_to_id(END) is None:
             raise ValueError(f"{tokenizer}: there is no {END}; this is not a tokenizer of CLIP's")
 
     @torch.no_grad()
@@ -141,6 +162,7 @@ def load_clip_files(
 
 
 def load_clip(config: TextConfig, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Clip:
-    """CLIP-H or CLIP-bigG from located assets. Raises ValueError that says which is missing."""
-    files = [locate(f"{config.encoder}/{part}") for part in ("text", "tokenizer")]
+    """One of `SIZES` from located assets. Raises ValueError that says which is missing."""
+    tokenizer = TOKENIZERS.get(config.encoder, f"{config.encoder}/tokenizer")
+    files = locate(f"{config.encoder}/text"), locate(tokenizer)
     return load_clip_files(config, SIZES[config.encoder], *files, dtype, device)

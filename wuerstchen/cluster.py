@@ -42,7 +42,8 @@ from wuerstchen.distributed import (
 )
 from wuerstchen.execution import compile_blocks, native_precision
 from wuerstchen.files import sha256_text, write_json, write_text
-from wuerstchen.objectives import PRECOMPUTED, Objective, make_objective, phases, view
+from wuerstchen.objectives import Objective, make_objective, phases, precomputed, view
+from wuerstchen.paper import with_baseline
 from wuerstchen.presets import Phase, Preset, overridden, preset, to_dict
 from wuerstchen.progress import progress
 from wuerstchen.runs import STOPPED, History, Limit, added_usage, memory_gib
@@ -163,13 +164,16 @@ class Training:
             local(self.averaged[name]).copy_(local(tensor.detach()))
 
 
-def open_data(args: argparse.Namespace, seed: int) -> tuple[Pictures | LatentShards, str]:
+def open_data(args: argparse.Namespace, chosen: Preset, seed: int) -> tuple[Pictures | LatentShards, str]:
     """The samples, and a digest of what they are."""
     paths = expand(args.data)
     if paths[0].suffix == ".safetensors":
         if args.stage == "a":
             raise ValueError("--data: Stage A is trained on pictures, not on latents; name tar shards")
-        shards = LatentShards(paths, PRECOMPUTED[args.stage], seed)
+        shards = LatentShards(paths, precomputed(chosen, args.stage), seed)
+        made_of, wanted = shards.about.get("first_stage", "stage-a"), chosen.baseline_first_stage
+        if args.stage == "baseline-ldm" and made_of != wanted:
+            raise ValueError(f"--data: {args.data} holds latents of {made_of}, but this baseline works on {wanted}")
         return shards, sha256_text(json.dumps([[p.name for p in paths], shards.about, shards.order.counts.tolist()]))
     if paths[0].suffix != ".tar":
         raise ValueError(f"--data: {args.data} should name tar shards or precomputed .safetensors shards")
@@ -203,7 +207,7 @@ def train(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, ranks: Ranks, limit: Limit) -> int:
-    chosen = overridden(preset(args.preset), args.stage, args.set)
+    chosen = overridden(with_baseline(preset(args.preset), args.baseline), args.stage, args.set)
     if args.stage not in chosen.recipes:
         raise ValueError(f"preset {args.preset} has no training recipe for stage {args.stage}")
     recipe, known = chosen.recipes[args.stage], phases(chosen, args.stage)
@@ -213,7 +217,7 @@ def _train(args: argparse.Namespace, ranks: Ranks, limit: Limit) -> int:
     phase = replace(phase, steps=args.steps or phase.steps)
     if phase.steps < 1:
         raise ValueError("its recipe names no number of steps: give --steps")
-    dataset, digest = open_data(args, derive(args.seed, args.stage, args.phase, "order"))
+    dataset, digest = open_data(args, chosen, derive(args.seed, args.stage, args.phase, "order"))
     null = dataset.null() if isinstance(dataset, LatentShards) else None
     torch.manual_seed(derive(args.seed, args.stage, "init"))
     objective = make_objective(args.stage, chosen, phase, ranks.device, args.weights, null, args.lpips)
@@ -347,7 +351,7 @@ def finish(training: Training, dataset, chosen: Preset, precision: str) -> None:
             "preset": chosen.name,
             "stage": args.stage,
             "image_size": chosen.image_size,
-            "text": to_dict(chosen.text),
+            "text": to_dict(chosen.text_of(args.stage)),
             "seed": args.seed,
             "phase": args.phase,
             "steps": phase.steps,
@@ -368,6 +372,7 @@ def finish(training: Training, dataset, chosen: Preset, precision: str) -> None:
                 "steps": phase.steps,
                 "samples": phase.steps * phase.batch_size,
                 "parallel": args.parallel,
+                **({"first_stage": about["first_stage"]} if "first_stage" in about else {}),
             },
         )
     dist.barrier()

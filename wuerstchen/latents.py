@@ -1,8 +1,9 @@
-"""Precompute what Stages B and C are trained on, shard by shard: Stage A latents, compressor latents, text tokens.
+"""Precompute what the diffusion stages are trained on, shard by shard: latents and text tokens.
 
     torchrun --nproc-per-node 8 -m wuerstchen.latents --preset paper --stage c --phase 2 --weights train \\
         --data 'shards/{000000..000999}.tar' --what compressor tokens --out latents
 
+--what a: latents of Stage A; vae: of the baseline's own first stage; compressor; tokens: of the stage's text encoder.
 Each tar shard gives one safetensors file of the same name; what is there already is not made again. Pictures are cut in
 the middle, since a random crop cannot be stored. Values are float16, four times as precise as bfloat16.
 """
@@ -17,35 +18,44 @@ from torch import Tensor
 from wuerstchen import weights
 from wuerstchen.distributed import Ranks, start
 from wuerstchen.files import sha256_file
-from wuerstchen.objectives import as_images, compressed, encoder_on, phases, stage_a_latents, text_b, view
-from wuerstchen.precompute import load_compressor, load_stage_a
+from wuerstchen.first_stage import load_first_stage
+from wuerstchen.objectives import as_images, baseline_latents, compressed, encoder_on, phases, view
+from wuerstchen.paper import with_baseline
+from wuerstchen.precompute import load_compressor
 from wuerstchen.presets import Preset, preset
 from wuerstchen.progress import progress
+from wuerstchen.runs import add_baseline
 from wuerstchen.webdata import CORRUPT_LIMIT, CorruptSample, Pictures, Selection, View, expand, stop_at_corrupt
 
-WHAT = ("a", "compressor", "tokens")
+WHAT = ("a", "vae", "compressor", "tokens")
 
 
 class Encoder:
     """The frozen networks that make latents and tokens of pictures and captions."""
 
-    def __init__(self, chosen: Preset, stage: str, what: list[str], folder: Path, device: torch.device):
+    def __init__(self, chosen: Preset, stage: str, what: list[str], folder: Path | None, device: torch.device):
         self.preset, self.stage, self.what, self.device = chosen, stage, what, device
-        self.stage_a = load_stage_a(folder).to(device) if "a" in what else None
+        if folder is None and "compressor" in what:
+            raise ValueError("--weights: the compressor is needed; name the folder of the trained stages that holds b/")
+        names = {"a": "stage-a", "vae": chosen.baseline_first_stage}
+        self.first_stages = {
+            key: load_first_stage(name, folder).to(device) for key, name in names.items() if key in what
+        }
         self.compressor = load_compressor(folder).to(device) if "compressor" in what else None
-        text = text_b(chosen) if stage == "b" else chosen.text
-        self.text = encoder_on(text, device) if "tokens" in what else None
-        used = {"a": "a", "compressor": "b"}
-        self.digests = {name: sha256_file(folder / used[name] / "model.safetensors") for name in what if name in used}
+        self.text = encoder_on(chosen.text_of(stage), device) if "tokens" in what else None
+        used = {key: first_stage.file for key, first_stage in self.first_stages.items()}
+        if self.compressor is not None:
+            used["compressor"] = folder / "b" / "model.safetensors"
+        self.digests = {name: sha256_file(used[name]) for name in what if name in used}
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor, captions: list[str]) -> dict[str, Tensor]:
         """float16 on the CPU, one row for each of the pictures, uint8 (n, 3, h, w)."""
         found = {}
-        if self.stage_a is not None or self.compressor is not None:
+        if self.first_stages or self.compressor is not None:
             images = as_images(pictures, self.device)
-        if self.stage_a is not None:
-            found["a"] = stage_a_latents(self.stage_a, images)
+        for name, first_stage in self.first_stages.items():
+            found[name] = first_stage.encode(images)
         if self.compressor is not None:
             if self.stage == "c":  # whose pictures come at the size that the compressor sees
                 found["compressor"] = self.compressor(images, tuple(images.shape[-2:]))
@@ -75,7 +85,10 @@ def precompute(pictures: Pictures, shard: int, encoder: Encoder, cut: View, batc
 
 def run(args: argparse.Namespace, ranks: Ranks) -> None:
     """Precompute this process's share of the shards: every `world`-th."""
-    chosen, paths = preset(args.preset), expand(args.data)
+    chosen, paths = with_baseline(preset(args.preset), args.baseline), expand(args.data)
+    latents = baseline_latents(chosen) if args.stage == "baseline-ldm" else "a"
+    if other := {"a", "vae"} & set(args.what) - {latents}:
+        raise ValueError(f"--what: {other.pop()}; stage {args.stage} of preset {args.preset} works on {latents}")
     known = phases(chosen, args.stage)
     if not 1 <= args.phase <= len(known):
         raise ValueError(f"--phase: {args.phase}; stage {args.stage} of preset {args.preset} has {len(known)}")
@@ -90,6 +103,7 @@ def run(args: argparse.Namespace, ranks: Ranks) -> None:
         "size": list(sizes[0]),
         "weights": encoder.digests,
         "selection": pictures.selection.report,
+        **({"first_stage": chosen.baseline_first_stage} if "vae" in args.what else {}),
     }
     mine = range(ranks.rank, len(paths), ranks.world)
     total, passed_over = 0, 0
@@ -118,7 +132,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--what", required=True, nargs="+", choices=WHAT)
     parser.add_argument("--data", required=True, help="'shards/{000000..000999}.tar'")
     parser.add_argument("--selection", type=Path, help="what `selection select` wrote; default: beside the shards")
-    parser.add_argument("--weights", required=True, type=Path, help="folder of the trained stages (a/, b/)")
+    parser.add_argument("--weights", type=Path, help="folder of the trained stages (a/, b/) whose latents these are")
+    add_baseline(parser)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--corrupt-limit", type=float, default=CORRUPT_LIMIT)
     parser.add_argument("--out", required=True, type=Path)

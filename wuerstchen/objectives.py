@@ -22,8 +22,9 @@ from wuerstchen.diffusion import (
     noise_loss,
     predicted_noise_c,
 )
+from wuerstchen.first_stage import load_first_stage
 from wuerstchen.perceptual import perceptual_loss
-from wuerstchen.precompute import load_compressor, load_stage_a
+from wuerstchen.precompute import load_compressor
 from wuerstchen.presets import Phase, Preset, TextConfig, to_dict
 from wuerstchen.scaling import latent_scaling, scale_latents
 from wuerstchen.stage_a import Discriminator, StageA
@@ -33,8 +34,6 @@ from wuerstchen.text import TextEncoder, text_encoder
 from wuerstchen.webdata import View
 
 Losses = dict[str, Tensor]
-# what each stage needs of precomputed shards
-PRECOMPUTED = {"b": ("a", "compressor", "tokens"), "c": ("compressor", "tokens"), "baseline-ldm": ("a", "tokens")}
 
 
 def as_images(pictures: Tensor, device: torch.device) -> Tensor:
@@ -174,7 +173,7 @@ class StageBObjective(DiffusionObjective):
         networks: dict[str, nn.Module] = {"stage_b": UNet(preset.stage_b)}
         frozen: dict[str, nn.Module] = {}
         if null is None:
-            frozen["stage_a"] = load_stage_a(folder)
+            frozen["stage_a"] = load_first_stage("stage-a", folder)
         if self.trains_compressor:
             if null is not None:
                 raise ValueError(
@@ -184,7 +183,7 @@ class StageBObjective(DiffusionObjective):
             networks["compressor"] = SemanticCompressor(preset.compressor, pretrained=True)
         elif null is None:
             frozen["compressor"] = load_compressor(folder)
-        super().__init__(preset, "b", networks, frozen, device, None if null is not None else text_b(preset), null)
+        super().__init__(preset, "b", networks, frozen, device, preset.text_of("b") if null is None else None, null)
         if self.trains_compressor and torch.distributed.get_world_size() > 1 and device.type == "cuda":
             self.networks = nn.SyncBatchNorm.convert_sync_batchnorm(self.networks)
 
@@ -195,7 +194,7 @@ class StageBObjective(DiffusionObjective):
             inputs["image"] = batch["compressor"].to(self.device).float()
             return inputs
         images = as_images(batch["image"], self.device)
-        inputs["clean"] = stage_a_latents(self.frozen["stage_a"], images)
+        inputs["clean"] = self.frozen["stage_a"].encode(images)
         if self.trains_compressor:
             inputs["images"] = images
         else:
@@ -256,25 +255,32 @@ class StageCObjective(DiffusionObjective):
 
 
 class BaselineObjective(DiffusionObjective):
-    """The baseline LDM (E.4) in Stage A's latents."""
+    """The baseline LDM (E.4) in the latents of its first stage."""
 
     def __init__(self, preset, phase, device, folder, null):
-        frozen = {"stage_a": load_stage_a(folder)} if null is None else {}
-        networks = {"baseline_ldm": UNet(preset.baseline_ldm)}
+        unet, text = preset.baseline_ldm, preset.text_of("baseline-ldm")
+        frozen = {"first_stage": load_first_stage(preset.baseline_first_stage, folder)} if null is None else {}
+        for first_stage in frozen.values():
+            if first_stage.channels != unet.c_in:
+                raise ValueError(
+                    f"{first_stage.file}: it has latents of {first_stage.channels} channels, the baseline of preset"
+                    f" {preset.name} takes {unet.c_in}"
+                )
         super().__init__(
-            preset, "baseline-ldm", networks, frozen, device, preset.text if null is None else None, null
+            preset, "baseline-ldm", {"baseline_ldm": UNet(unet)}, frozen, device, text if null is None else None, null
         )  # fmt: skip
-        if self.null.shape[-1] != preset.baseline_ldm.c_text:
+        if self.null.shape[-1] != unet.c_text:
             raise ValueError(
-                f"the baseline of preset {preset.name} takes text of {preset.baseline_ldm.c_text} dimensions, its text"
-                f" encoder {preset.text.encoder} gives {self.null.shape[-1]}"
+                f"the baseline of preset {preset.name} takes text of {unet.c_text} dimensions, its text encoder"
+                f" {text.encoder} gives {self.null.shape[-1]}"
             )
+        self.latents, self.size = baseline_latents(preset), phase.sizes[0]
 
     def prepare(self, batch: dict) -> dict[str, Tensor]:
-        if "a" in batch:
-            return {"clean": batch["a"].to(self.device).float(), "tokens": self.tokens(batch)}
+        if self.latents in batch:
+            return {"clean": batch[self.latents].to(self.device).float(), "tokens": self.tokens(batch)}
         images = as_images(batch["image"], self.device)
-        return {"clean": stage_a_latents(self.frozen["stage_a"], images), "tokens": self.tokens(batch)}
+        return {"clean": self.frozen["first_stage"].encode(images), "tokens": self.tokens(batch)}
 
     def predict(self, noised, t, text, inputs, random):
         unet = self.networks["baseline_ldm"]
@@ -282,7 +288,11 @@ class BaselineObjective(DiffusionObjective):
         return OBJECTIVES[self.preset.baseline_ldm.objective](noised, a, b)
 
     def metadata(self, averaged, pictures) -> dict:
-        return {"baseline_ldm": to_dict(self.preset.baseline_ldm)}
+        return {
+            "baseline_ldm": to_dict(self.preset.baseline_ldm),
+            "first_stage": self.preset.baseline_first_stage,
+            "image_size": self.size[0],  # it draws pictures as large as those that it was trained on
+        }
 
 
 DIFFUSION_OBJECTIVES = {"b": StageBObjective, "c": StageCObjective, "baseline-ldm": BaselineObjective}
@@ -296,14 +306,15 @@ def encoder_on(text: TextConfig, device: torch.device) -> TextEncoder:
     return encoder
 
 
-def text_b(preset: Preset) -> TextConfig:
-    """Stage B's text encoder."""
-    return preset.text_b or preset.text
+def baseline_latents(preset: Preset) -> str:
+    """What the latents that the baseline works on are called in precomputed shards."""
+    return "a" if preset.baseline_first_stage == "stage-a" else "vae"
 
 
-def stage_a_latents(stage_a: StageA, images: Tensor) -> Tensor:
-    """Unquantised latents of unit variance, float32, from images in [0, 1]."""
-    return stage_a.encode(images).float() / stage_a.config.scale_factor
+def precomputed(preset: Preset, stage: str) -> tuple[str, ...]:
+    """What a diffusion stage needs of precomputed shards."""
+    latents = {"b": ("a", "compressor"), "c": ("compressor",), "baseline-ldm": (baseline_latents(preset),)}
+    return (*latents[stage], "tokens")
 
 
 def compressed(compressor: SemanticCompressor, preset: Preset, images: Tensor) -> Tensor:
@@ -339,11 +350,11 @@ def make_objective(
 ) -> Objective:
     """The objective of a stage.
 
-    folder: trained stages (a/, b/) that it builds on; null: tokens of the empty prompt where it is trained on
+    folder: trained stages (a/, b/) that it builds on, if any; null: tokens of the empty prompt where it is trained on
     precomputed shards; lpips: the weights of the perceptual loss's backbone.
     """
     if stage == "a":
         return StageAObjective(preset, device, lpips)
-    if folder is None:
+    if folder is None and (stage != "baseline-ldm" or preset.baseline_first_stage == "stage-a"):
         raise ValueError(f"--weights: stage {stage} builds on trained stages; name the folder that holds them (a/, b/)")
     return DIFFUSION_OBJECTIVES[stage](preset, phase, device, folder, null)

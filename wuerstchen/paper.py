@@ -24,6 +24,7 @@ from wuerstchen.presets import (
 )
 
 CLIP_H, CLIP_BIGG, CLIP_L = TextConfig("clip-h", 1024), TextConfig("clip-bigg", 1280), TextConfig("clip-l", 768)
+CLIP_H_SD = TextConfig("clip-h-penultimate", 1024)  # CLIP-H as Stable Diffusion 2.1 takes it
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,21 @@ def _baseline(first_stage: str, text: TextConfig) -> BaselineReading:
     return BaselineReading(first_stage, text, unet)
 
 
-# The paper contradicts itself: E.4 has the VAE of SD 1.4 and text of 768 dimensions, section 4 has those of SD 2.1.
-BASELINE_READINGS = {"appendix-e4": _baseline("sd-1.4", CLIP_L), "section-4": _baseline("sd-2.1", CLIP_H)}
+# The paper contradicts itself: E.4 has the VAE of SD 1.4 and text of 768 dimensions (and calls it CLIP-H, which has
+# 1024: it must be SD 1.4's CLIP-L), section 4 has first stage and text encoder of SD 2.1.
+BASELINE_READINGS = {"appendix-e4": _baseline("sd-1.4", CLIP_L), "section-4": _baseline("sd-2.1", CLIP_H_SD)}
+
+
+def with_baseline(preset: Preset, reading: str | None) -> Preset:
+    """The preset with another of `BASELINE_READINGS`, or as it is. Raises ValueError where its baseline has none."""
+    if reading is None:
+        return preset
+    if reading not in BASELINE_READINGS:
+        raise ValueError(f"--baseline: {reading!r} is not known; use {' or '.join(BASELINE_READINGS)}")
+    if preset.baseline_first_stage == "stage-a":
+        raise ValueError(f"--baseline: {reading}; the baseline of preset {preset.name} works on Stage A's latents")
+    said = BASELINE_READINGS[reading]
+    return replace(preset, baseline_ldm=said.unet, baseline_first_stage=said.first_stage, text_baseline=said.text)
 
 
 # E.2: the compressor sees 384 and 768 pixels a side.
@@ -85,6 +99,7 @@ def _recipes(weight_c: str = "p2-paper", **choices) -> dict[str, Recipe]:
 
 def paper_presets() -> list[Preset]:
     """The four presets of the paper's size."""
+    e4 = BASELINE_READINGS["appendix-e4"]
     text = Preset(
         name="paper-text",
         image_size=1024,
@@ -93,7 +108,9 @@ def paper_presets() -> list[Preset]:
         compressor=CompressorConfig(),
         stage_b=UNetConfig(dropout=0.0),
         stage_c=StageCConfig(dropout=0.0),
-        baseline_ldm=BASELINE_READINGS["appendix-e4"].unet,
+        baseline_ldm=e4.unet,
+        text_baseline=e4.text,
+        baseline_first_stage=e4.first_stage,
         latent_scaling="none",
         # the paper says everything but the guidance of Stage C; 4 is what the released sampler has
         sampling=Sampling(steps_c=60, guidance_c=4.0, steps_b=12, guidance_b=4.0, start_b="codebook"),
@@ -114,7 +131,7 @@ def paper_presets() -> list[Preset]:
         recipes=_recipes("p2-code", timesteps="released", drop_text_per="batch", drop_image_per="batch"),
     )
     return [
-        replace(text, name="paper", stage_c=large, baseline_ldm=BASELINE_READINGS["section-4"].unet),
+        with_baseline(replace(text, name="paper", stage_c=large), "section-4"),
         text,
         replace(
             released,

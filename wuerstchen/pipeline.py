@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from wuerstchen import weights
 from wuerstchen.diffusion import OBJECTIVES, CosineSchedule, predicted_noise_c, sample
 from wuerstchen.execution import autocast, can_compile, compile_blocks, compile_network
+from wuerstchen.first_stage import load_first_stage
 from wuerstchen.fused import for_sampling
-from wuerstchen.precompute import load_compressor, load_stage_a
+from wuerstchen.precompute import load_compressor
 from wuerstchen.presets import StageCConfig, Steps, TextConfig, UNetConfig, from_dict
 from wuerstchen.progress import progress
 from wuerstchen.published import Networks, TextEncoder
@@ -23,7 +24,7 @@ from wuerstchen.text import text_encoder
 
 
 class Pictures:
-    """What both pipelines have: text encoder, schedule and Stage A. They run in the precision of the training.
+    """What both pipelines have: text encoder, schedule and first stage. They run in the precision of the training.
 
     compiled: None compiles the networks if they were trained compiled and a compiler is there.
     """
@@ -34,9 +35,10 @@ class Pictures:
         self.compiled = metadata["compiled"] and can_compile() if compiled is None else compiled
         self.encoder = text_encoder(from_dict(TextConfig, metadata["text"]))
         self.null = self.encoder.encode([""])
-        self.stage_a = load_stage_a(folder).to(memory_format=torch.channels_last)
-        self.shape = (self.stage_a.config.c_latent, *[metadata["image_size"] // 4] * 2)
-        self.ready(self.stage_a)
+        first_stage = load_first_stage(metadata.get("first_stage", "stage-a"), folder)
+        self.first_stage, self.image_size = first_stage.to(memory_format=torch.channels_last), metadata["image_size"]
+        self.shape = (first_stage.channels, *[self.image_size // first_stage.factor] * 2)
+        self.ready(self.first_stage)
         self.start = "noise"  # what Stage B starts from
 
     def ready(self, network: nn.Module) -> None:
@@ -46,12 +48,11 @@ class Pictures:
 
     def codebook(self) -> Tensor | None:
         """What Stage B draws its start from, at the scale of its latents, where it does not start from noise."""
-        stage_a = self.stage_a
-        return None if self.start == "noise" else stage_a.vquantizer.codebook.weight / stage_a.config.scale_factor
+        return None if self.start == "noise" else self.first_stage.codes()
 
     def decode(self, latents: Tensor) -> np.ndarray:
-        """Pictures, uint8 (n, h, w, 3), from Stage A latents of unit variance."""
-        return to_uint8(self.stage_a.decode(latents * self.stage_a.config.scale_factor))
+        """Pictures, uint8 (n, h, w, 3), from latents of unit variance."""
+        return to_uint8(self.first_stage.decode(latents))
 
 
 class Wuerstchen(Pictures):
@@ -155,14 +156,14 @@ def sample_stage_b(
 
 
 class BaselineLDM(Pictures):
-    """The baseline LDM: one U-Net in Stage A's latents."""
+    """The baseline LDM: one U-Net in the latents of its first stage."""
 
     def __init__(self, folder: str | Path, name: str, compiled: bool | None = None):
         folder = Path(folder)
         path = folder / name / "model.safetensors"
-        self.files = [folder / "a" / "model.safetensors", path]
         tensors, metadata = weights.load(path)
         super().__init__(folder, metadata, compiled)
+        self.files = [self.first_stage.file, path]
         unet = UNet(from_dict(UNetConfig, metadata["baseline_ldm"]))
         self.unet = weights.load_module(unet, tensors, "baseline_ldm.", path).to(memory_format=torch.channels_last)
         self.ready(self.unet)
@@ -220,7 +221,7 @@ class Reconstruction:
         text = p.encoder.encode(prompts)
         with autocast(p.precision):
             if self.stage_b is None:
-                return p.decode(p.stage_a.encode(images).float() / p.stage_a.config.scale_factor)
+                return p.decode(p.first_stage.encode(images))
             image = self.compressor(images).float()
             latents = sample_stage_b(
                 self.stage_b,

@@ -204,8 +204,14 @@ class Preset:
     # "released": on (x + 1) / 42
     latent_scaling: str = "released"
     text_b: TextConfig | None = None  # Stage B's text encoder, where it has another
+    text_baseline: TextConfig | None = None  # the baseline's, where it has another
+    baseline_first_stage: str = "stage-a"  # whose latents the baseline works on; "sd-1.4", "sd-2.1": the paper's
     sampling: Sampling | None = None  # None: a study's config says it
     recipes: dict[str, Recipe] = field(default_factory=dict)
+
+    def text_of(self, stage: str) -> TextConfig:
+        """The text encoder that a stage is trained with."""
+        return {"b": self.text_b, "baseline-ldm": self.text_baseline}.get(stage) or self.text
 
     @property
     def compressed_size(self) -> int:

@@ -25,7 +25,16 @@ def is_for_cluster(data: str) -> bool:
     return "RANK" in os.environ or str(data).endswith((".tar", ".safetensors"))
 
 
-ON_A_CLUSTER = ("selection", "weights", "lpips", "phase", "parallel", "micro_batch", "checkpoint_activations")
+ON_A_CLUSTER = (
+    "selection",
+    "weights",
+    "lpips",
+    "baseline",
+    "phase",
+    "parallel",
+    "micro_batch",
+    "checkpoint_activations",
+)
 ON_A_CLUSTER += ("workers", "checkpoint_every", "stop_after", "corrupt_limit")
 ON_A_FOLDER = ("latents", "budget", "snapshots")
 
@@ -46,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--lpips", type=Path, help="VGG16 weights of Stage A's perceptual loss; default: the asset vgg16"
     )
+    add_baseline(group)
     group.add_argument("--phase", type=int, default=1, help="which phase of the recipe, from 1")
     group.add_argument("--parallel", choices=("ddp", "fsdp2"), default="ddp")
     group.add_argument("--micro-batch", type=int, help="samples at a time in each process; default: all of its share")
@@ -54,6 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--checkpoint-every", type=int, default=1000, metavar="STEPS")
     group.add_argument("--stop-after", type=duration, metavar="TIME", help="end in time for this limit, e.g. 3h50m")
     group.add_argument("--corrupt-limit", type=float, default=CORRUPT_LIMIT, help="share of corrupt samples to stop at")
+
+
+def add_baseline(parser: argparse._ActionsContainer) -> None:
+    """The option that picks a reading of the baseline LDM."""
+    parser.add_argument(
+        "--baseline",
+        metavar="READING",
+        help="whose first stage and text encoder the baseline LDM has: appendix-e4 or section-4; default: the preset's",
+    )
 
 
 def duration(text: str) -> float:

@@ -371,7 +371,7 @@ class StageCTask(DiffusionTask):
 
 
 class BaselineTask(DiffusionTask):
-    """The baseline LDM in Stage A's latents (E.4)."""
+    """The baseline LDM (E.4) in Stage A's latents; `wuerstchen.objectives` has it in those of Stable Diffusion."""
 
     def networks(self) -> nn.ModuleDict:
         return nn.ModuleDict({"baseline_ldm": UNet(self.preset.baseline_ldm)})
@@ -401,6 +401,11 @@ def make_task(stage: str, preset: Preset, data: Path, latents: Path | None, seed
         from wuerstchen.probing import ProbeTask  # which needs this module
 
         return ProbeTask(preset, data, latents)
+    if stage == "baseline-ldm" and preset.baseline_first_stage != "stage-a":
+        raise ValueError(
+            f"the baseline of preset {preset.name} works on latents of {preset.baseline_first_stage}, not on Stage A's;"
+            " train it on shards (--data 'shards/{000000..000999}.tar')"
+        )
     return DIFFUSION_TASKS[stage](preset, stage, Inputs.read(stage, data, latents), seed)
 
 

@@ -123,7 +123,7 @@ class MiniLM(TextEncoder):
 
 
 def text_encoder(config: TextConfig, dtype: torch.dtype = torch.float32, device: str = "cpu") -> TextEncoder:
-    """The text encoder that a preset names: minilm (always float32 on the CPU), clip-h or clip-bigg.
+    """The text encoder that a preset names: minilm (always float32 on the CPU) or one of CLIP's.
 
     Raises ValueError for another one, or where its files are missing.
     """

@@ -7,15 +7,15 @@ from open_clip.tokenizer import SimpleTokenizer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 
-def tokenizer() -> CLIPTokenizer:
+def tokenizer(padding: str = "<|endoftext|>") -> CLIPTokenizer:
     """transformers' tokenizer of CLIP's vocabulary, which open_clip's package carries."""
     theirs = SimpleTokenizer()
     names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
     vocabulary = {names.get(piece, piece): number for piece, number in theirs.encoder.items()}
-    return CLIPTokenizer(vocab=vocabulary, merges=list(theirs.bpe_ranks))
+    return CLIPTokenizer(vocab=vocabulary, merges=list(theirs.bpe_ranks), pad_token=padding, model_max_length=77)
 
 
-def model(width: int, depth: int, heads: int, seed: int = 0) -> CLIPTextModel:
+def model(width: int, depth: int, heads: int, seed: int = 0, activation: str = "gelu") -> CLIPTextModel:
     """transformers' CLIPTextModel with weights large enough for every path to matter."""
     torch.manual_seed(seed)
     config = CLIPTextConfig(
@@ -24,7 +24,7 @@ def model(width: int, depth: int, heads: int, seed: int = 0) -> CLIPTextModel:
         intermediate_size=4 * width,
         num_hidden_layers=depth,
         num_attention_heads=heads,
-        hidden_act="gelu",
+        hidden_act=activation,
         projection_dim=width,
     )
     net = CLIPTextModel(config).eval().requires_grad_(False)

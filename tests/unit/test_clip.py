@@ -1,8 +1,11 @@
-"""CLIP's text encoders against transformers and open_clip, with CLIP's own vocabulary and random weights."""
+"""CLIP's text encoders against transformers, diffusers and open_clip, with CLIP's vocabulary and random weights."""
+
+from dataclasses import replace
 
 import pytest
 import small_clip
 import torch
+from diffusers import StableDiffusionPipeline
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -62,6 +65,34 @@ def test_padding_is_masked(saved):
     assert (ours[3] - unmasked[3]).abs().max() < 1e-5  # a long prompt has none
 
 
+# Stable Diffusion's, with the padding of its tokenizer and the activation of its config
+STABLE_DIFFUSION = {"clip-l": ("<|endoftext|>", "quick_gelu"), "clip-h-penultimate": ("!", "gelu")}
+
+
+@pytest.mark.parametrize("name", STABLE_DIFFUSION)
+def test_tokens_equal_those_of_stable_diffusions_pipeline(name, tmp_path):
+    padding, activation = STABLE_DIFFUSION[name]
+    sizes = replace(SIZES[name], width=48, depth=3, heads=4)
+    net, tokens_of = small_clip.model(48, 3, 4, activation=activation), small_clip.tokenizer(padding)
+    nothing = dict.fromkeys(("vae", "unet", "scheduler", "safety_checker", "feature_extractor"))
+    theirs = StableDiffusionPipeline(**nothing, text_encoder=net, tokenizer=tokens_of, requires_safety_checker=False)
+    # transformers takes "!" within a prompt for padding where that is "!", which OpenCLIP does not
+    prompts = [prompt.replace("!", "") for prompt in PROMPTS]
+    with torch.inference_mode():
+        expected, _ = theirs.encode_prompt(prompts, "cpu", 1, False)
+    small_clip.save(tmp_path, "", net, small_clip.tokenizer())
+    files = tmp_path / "text_encoder/model.safetensors", tmp_path / "tokenizer/tokenizer.json"
+    encoder, seen = load_clip_files(TextConfig(name, 48), sizes, *files), []
+    ours = encoder.encode(prompts, batch_size=2)
+    assert ours.shape == expected.shape == (5, 77, 48)
+    assert (ours - expected).abs().max() < 1e-5  # the padding's tokens too
+    masked = load_clip_files(TextConfig(name, 48), replace(sizes, masked=True), *files).encode(prompts)
+    assert (masked - expected).abs().max() > 1e-2
+    encoder.model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    encoder.encode(PROMPTS)
+    assert torch.equal(seen[0], SimpleTokenizer()(PROMPTS)) == (padding == "!")  # OpenCLIP's padding is token 0
+
+
 def test_word_pieces_are_those_of_transformers_and_of_open_clip(saved):
     folder, _, tokens_of = saved
     encoder = load(folder)
@@ -92,8 +123,8 @@ def test_parameters_are_those_of_the_published_sizes(name):
             )
         )
     assert parameters(ours) == parameters(theirs)
-    if name == "clip-h":
-        assert parameters(ours) == 352_984_064
+    known = {"clip-h": 352_984_064, "clip-l": 123_060_480}
+    assert parameters(ours) == known.get(name, parameters(ours))
 
 
 def test_released_files_have_a_prefix_and_position_numbers(saved, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from wuerstchen import train, weights
 from wuerstchen.conditions import disturbed
 from wuerstchen.diffusion import OBJECTIVES, CosineSchedule, p2_code, p2_paper, predicted_noise_b, predicted_noise_c
-from wuerstchen.paper import BASELINE_READINGS
+from wuerstchen.paper import BASELINE_READINGS, with_baseline
 from wuerstchen.pipeline import ImageNoise, Wuerstchen, sample_stage_b
 from wuerstchen.presets import DiffusionRecipe, Phase, preset
 from wuerstchen.scaling import latent_scaling, scale_latents
@@ -84,7 +84,20 @@ def test_both_readings_of_the_baseline_differ_in_first_stage_and_text():
     assert (e4.first_stage, e4.text.dimensions, e4.unet.c_text) == ("sd-1.4", 768, 768)
     assert (section.first_stage, section.text.dimensions, section.unet.c_text) == ("sd-2.1", 1024, 1024)
     assert dataclasses.replace(e4.unet, c_text=1024, c_cond=1024) == section.unet
-    assert preset("paper").baseline_ldm == section.unet and preset("paper-text").baseline_ldm == e4.unet
+    for name, reading in (("paper", section), ("paper-text", e4), ("released-v2", e4)):
+        found = preset(name)
+        assert (found.baseline_ldm, found.baseline_first_stage) == (reading.unet, reading.first_stage)
+        assert found.text_of("baseline-ldm") == reading.text != found.text
+        for other, said in BASELINE_READINGS.items():
+            read = with_baseline(found, other)
+            assert (read.text_of("baseline-ldm"), read.baseline_ldm) == (said.text, said.unet)
+            assert dataclasses.replace(read, baseline_ldm=found.baseline_ldm, text_baseline=found.text_baseline,
+                                       baseline_first_stage=found.baseline_first_stage) == found  # fmt: skip
+    assert with_baseline(TINY, None) == TINY and TINY.baseline_first_stage == "stage-a"
+    with pytest.raises(ValueError, match="--baseline: section-4; the baseline of preset tiny works on Stage A"):
+        with_baseline(TINY, "section-4")
+    with pytest.raises(ValueError, match="--baseline: 'sd' is not known; use appendix-e4 or section-4"):
+        with_baseline(found, "sd")
 
 
 # The A/B objective in Stage B.

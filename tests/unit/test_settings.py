@@ -24,6 +24,7 @@ from workflow.settings import (
 from wuerstchen.conditions import DRAWS
 from wuerstchen.diffusion import LOSS_WEIGHTS, TIMESTEP_SAMPLING
 from wuerstchen.execution import native_precision
+from wuerstchen.paper import BASELINE_READINGS
 from wuerstchen.presets import preset
 from wuerstchen.train import OPTIMISERS
 
@@ -92,6 +93,12 @@ def test_the_study_itself_is_valid(config: dict) -> None:
         ("data", {"source": "webdataset", "captions": "c"}, "data.shards: missing; it gives: For webdataset, the tar"),
         ("data", {"source": "webdataset", "captions": "c"}, "data.aesthetic_shards: missing; it gives: For webdatase"),
         ("curve", ..., "curve: missing; only a study of data.source webdataset has none."),
+        (
+            "baseline",
+            "section-4",
+            "baseline: only for data.source webdataset, elsewhere it works on Stage A's latents;",
+        ),
+        ("baseline", "sd-2.1", 'baseline: "sd-2.1" is not known. Allowed: appendix-e4, section-4.'),
         ("assumptions", [{"of": "seed"}], "assumptions[0].why: missing; it gives: What is known"),
         ("assumptions", [{"of": "seed", "why": ""}], "assumptions[0].why: should not be empty"),
         ("data", None, "data: null should be a group of keys"),
@@ -171,6 +178,9 @@ def test_the_papers_study_is_valid_with_each_of_its_presets(name: str) -> None:
     config = paper()
     assert config["preset"] == "paper"
     assert problems(config | {"preset": name}) == []
+    assert schema()["properties"]["baseline"]["enum"] == list(BASELINE_READINGS)
+    for reading in BASELINE_READINGS:
+        assert problems(config | {"preset": name, "baseline": reading}) == []
 
 
 def test_the_paper_samples_as_its_preset_says() -> None:

@@ -132,6 +132,13 @@ def test_table2_costs_count_every_stage(study):
     assert (mine["sampling_steps"], mine["energy"], mine["train_samples"]) == ("20 + 8", "estimated", "76800")
 
 
+def test_a_baseline_with_stable_diffusions_first_stage_has_no_cost_of_stage_a(study):
+    for first_stage, parameters in (("stage-a", 6_410_000), ("sd-2.1", 6_100_000)):
+        change(study.directory / "train/baseline-ldm/usage.json", first_stage=first_stage)
+        mine = next(r for r in rows(table2(study)) if r["model"] == "Baseline LDM (compute of C)")
+        assert int(mine["parameters"]) == parameters
+
+
 def test_energy_is_measured_only_if_every_stage_was(study):
     for stage in ("a", "b", "c"):
         assert training_cost(study, ("a", "b", "c"))["energy"] == "estimated"

@@ -104,6 +104,13 @@ def test_table2_tells_the_authors_measurements_from_quoted_ones(study):
     assert cell(study, "Table 2", "Würstchen (ours)", "GPU hours @A100").here == "8 min 24 s"
 
 
+def test_a_baseline_with_stable_diffusions_first_stage_does_not_count_stage_a(study):
+    for first_stage, here in (("stage-a", "6.41M"), ("sd-2.1", "6.10M")):
+        change(study.directory / "train/baseline-ldm/usage.json", first_stage=first_stage)
+        found = cell(study, "Table 2", "Baseline LDM", "Params")
+        assert found.here == here and ("Stage A included" in found.why) == (first_stage == "stage-a")
+
+
 def test_carbon_is_recomputed_only_where_it_holds(study):
     column = "Carbon, kg CO₂ eq."
     assert cell(study, "Table 2", "Würstchen (ours)", column).word == "recomputed"

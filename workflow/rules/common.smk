@@ -10,6 +10,7 @@ from os.path import relpath
 
 from workflow.code import sources
 from workflow.settings import check_flags, set_job_environment, shard_count, source_flags, source_state
+from wuerstchen.paper import with_baseline
 from wuerstchen.presets import overridden, preset
 
 set_job_environment()
@@ -125,7 +126,13 @@ def stages(model):
         "ceiling-compressor": ["a", "b"],
         "ceiling-other-artist": [],
     }
-    return drawn_by.get(model, ["a", model])
+    return drawn_by.get(model, [*baseline_needs(), model])
+
+
+def baseline_needs():
+    """The trained stages in whose latents the baseline works: none where it has Stable Diffusion's first stage."""
+    chosen = with_baseline(preset(config["preset"]), config.get("baseline"))
+    return ["a"] if chosen.baseline_first_stage == "stage-a" else []
 
 
 def trained():
@@ -179,14 +186,16 @@ def phase_inputs(wildcards):
     inputs = {"selection": f"{STUDY}/data/{phase(wildcards).data}/selection.safetensors"}
     if number > 1:
         inputs["before"] = f"{train}/{wildcards.stage}/phases/{number - 1}/model.safetensors"
-    below = {"a": [], "b": ["a"], "c": ["b"], "baseline-ldm": ["a"]}[wildcards.stage]
+    below = {"a": [], "b": ["a"], "c": ["b"], "baseline-ldm": baseline_needs()}[wildcards.stage]
     return inputs | {stage: f"{train}/{stage}/model.safetensors" for stage in below}
 
 
 def phase_flags(wildcards):
     """What the config changes in a stage's recipe, and the phase to start from."""
     before, number = f"results/{wildcards.study}/train/{wildcards.stage}/phases", int(wildcards.phase)
-    return training_flags(wildcards.stage) + (f" --continue-from {before}/{number - 1}" if number > 1 else "")
+    flags = training_flags(wildcards.stage) + (f" --continue-from {before}/{number - 1}" if number > 1 else "")
+    reads = wildcards.stage == "baseline-ldm" and "baseline" in config
+    return flags + (f" --baseline {config['baseline']}" if reads else "")
 
 
 def usage_of_phases(wildcards):
