@@ -69,7 +69,12 @@ class Wuerstchen(Pictures):
         self.stage_c.to(memory_format=torch.channels_last)
         self.scaling, self.size = c["latent_scaling"], c["size"]
         self.stage_b = load_stage_b(folder)
-        self.start = weights.metadata(self.files[1]).get("start", "noise")
+        b = weights.metadata(self.files[1])
+        self.start = b.get("start", "noise")
+        self.encoder_b, self.null_b = self.encoder, self.null
+        if b["text"] != c["text"]:
+            self.encoder_b = text_encoder(from_dict(TextConfig, b["text"]))
+            self.null_b = self.encoder_b.encode([""])
         self.ready(self.stage_c)
         self.ready(self.stage_b)
 
@@ -99,6 +104,7 @@ class Wuerstchen(Pictures):
             shape = (len(text), self.stage_c.config.c_in, self.size, self.size)
             latents = sample(predict, shape, steps_c, ImageNoise(seed, ids, "stage-c"), self.schedule)
             latents = unscale_latents(latents, self.scaling)
+            text = text if self.encoder_b is self.encoder else self.encoder_b.encode(prompts)
             return self.decode(self.refine(latents, text, ids, seed, steps_b, guidance_b))
 
     def refine(
@@ -111,7 +117,7 @@ class Wuerstchen(Pictures):
             self.shape,
             latents,
             text,
-            self.null,
+            self.null_b,
             ids,
             seed,
             steps,

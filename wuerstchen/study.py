@@ -35,13 +35,14 @@ def study_networks(
     stage_c = StageC(from_dict(StageCConfig, c["stage_c"]))
     weights.load_module(stage_c, tensors, "stage_c.", files[2])
     stage_a, stage_b = load_stage_a(folder), load_stage_b(folder)
-    text = from_dict(TextConfig, c["text"])
+    text, text_b = (from_dict(TextConfig, metadata["text"]) for metadata in (c, b))
     encoder = text_encoder(text)
     return Networks(
         preset=Preset(
             name=c["preset"],
             image_size=c["image_size"],
             text=text,
+            text_b=text_b,
             stage_a=stage_a.config,
             compressor=from_dict(CompressorConfig, b["compressor"]),
             stage_b=stage_b.config,
@@ -52,7 +53,7 @@ def study_networks(
         stage_a=stage_a.to(device, dtype),
         stage_b=stage_b.to(device, dtype),
         stage_c=stage_c.to(device, dtype),
-        text_b=encoder,
+        text_b=encoder if text_b == text else text_encoder(text_b),
         text_c=encoder,
         scaling=c["latent_scaling"],
         compressor=None,

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from evaluation.generators import make
-from wuerstchen import assets, clip, cluster, latents, paper, train, weights
+from wuerstchen import assets, assets_table, clip, cluster, latents, paper, train, weights
 from wuerstchen.clip import SIZES
 from wuerstchen.first_stage import RENAMED, load_first_stage
 from wuerstchen.objectives import make_objective, phases, view
@@ -28,7 +28,7 @@ from wuerstchen.stage_b import UNet
 from wuerstchen.webdata import Pictures, Selection
 
 PUBLISHED = json.loads((Path(__file__).parents[2] / "evaluation/published/networks.json").read_text())
-REPOSITORIES = {"sd-1.4": assets.SD_1_4, "sd-2.1": assets.SD_2_1}
+REPOSITORIES = {"sd-1.4": assets_table.SD_1_4, "sd-2.1": assets_table.SD_2_1}
 WIDTHS = {"clip-l": 32, "clip-h-penultimate": 48}
 ACTIVATIONS = {"clip-l": "quick_gelu", "clip-h-penultimate": "gelu"}
 TINY = preset("tiny")
@@ -73,7 +73,7 @@ def files(tmp_path, monkeypatch):
         monkeypatch.setitem(clip.SIZES, encoder, replace(SIZES[encoder], width=width, depth=2, heads=4))
         unet = replace(TINY.baseline_ldm, c_text=width)
         monkeypatch.setitem(paper.BASELINE_READINGS, reading, BaselineReading(name, TextConfig(encoder, width), unet))
-    with_old_names(folder / assets.SD_1_4[0] / "vae" / assets.DIFFUSERS)
+    with_old_names(folder / assets_table.SD_1_4[0] / "vae" / assets_table.DIFFUSERS)
     shutil.copytree(repository / "tokenizer", folder / "warp-ai/wuerstchen/tokenizer")
     for name in (name for names in assets.BASELINES.values() for name in names):
         monkeypatch.setitem(assets.ASSETS, name, replace(assets.ASSETS[name], bytes=None, sha256=None))
@@ -133,8 +133,8 @@ def test_latents_and_pictures_are_those_of_diffusers(files, name):
 
 
 def test_files_that_do_not_fit_are_named(files, tmp_path):
-    folder = files / assets.SD_1_4[0] / "vae"
-    file, config = folder / assets.DIFFUSERS, folder / "config.json"
+    folder = files / assets_table.SD_1_4[0] / "vae"
+    file, config = folder / assets_table.DIFFUSERS, folder / "config.json"
     whole, right = load_file(file), config.read_text()
     name = "decoder.conv_in.weight"
     cases = {
@@ -199,7 +199,7 @@ def test_each_reading_is_trained_and_draws(files, small, shards, tmp_path, readi
     (alone,) = drawing.generate(prompts[2:], 0)
     assert (alone == third).all()
     assert drawing.pipeline.shape == (4, 16, 16) and drawing.pipeline.image_size == 128
-    vae = files / REPOSITORIES[said.first_stage][0] / "vae" / assets.DIFFUSERS
+    vae = files / REPOSITORIES[said.first_stage][0] / "vae" / assets_table.DIFFUSERS
     digest = weights.digest(vae, tmp_path / "baseline-ldm/model.safetensors")
     assert drawing.describe()["weights_sha256"] == digest
 
@@ -238,9 +238,9 @@ def test_precomputed_latents_are_what_training_computes(small, shards, tmp_path,
 
 
 def test_what_a_baseline_cannot_be_trained_with_is_one_line(files, small, shards, tmp_path, monkeypatch):
-    (files / assets.SD_2_1[0] / "text_encoder/model.safetensors").unlink()
+    (files / assets_table.SD_2_1[0] / "text_encoder/model.safetensors").unlink()
     assert "asset clip-h-penultimate/text is missing" in refused(trained, shards, tmp_path, "section-4")
-    small_vae(0, latent_channels=3).save_pretrained(files / assets.SD_2_1[0] / "vae")
+    small_vae(0, latent_channels=3).save_pretrained(files / assets_table.SD_2_1[0] / "vae")
     line = refused(trained, shards, tmp_path, "section-4")
     assert "it has latents of 3 channels, the baseline of preset tiny takes 4" in line
     monkeypatch.setattr(cluster, "preset", preset)

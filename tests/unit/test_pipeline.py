@@ -1,18 +1,33 @@
 """From prompts to pictures with the pipeline: sizes, settings, noise, negative prompts, precision, and the program."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import small_clip
 import torch
 from PIL import Image
 
-from benchmarks.sampling import networks
-from wuerstchen import generate, weights
+from benchmarks.sampling import networks, randomised
+from wuerstchen import assets, clip, generate, weights
+from wuerstchen.assets_table import DECODER
+from wuerstchen.clip import SIZES
 from wuerstchen.pipeline import Pipeline, Wuerstchen
-from wuerstchen.presets import CompressorConfig, Sampling, StageAConfig, StageCConfig, UNetConfig, preset, ranges
+from wuerstchen.presets import (
+    CompressorConfig,
+    Sampling,
+    StageAConfig,
+    StageCConfig,
+    TextConfig,
+    UNetConfig,
+    preset,
+    ranges,
+    to_dict,
+)
 from wuerstchen.sampling import SAMPLING, grids, settings
+from wuerstchen.stage_b import UNet
 
 SMALL = replace(
     preset("released-v2"),
@@ -137,6 +152,31 @@ def test_a_study_draws_as_its_own_pipeline_does(trained):
     theirs = Wuerstchen(trained / "train", compiled=False).generate([A, B], ["x", "y"], 3, **how)
     ours = Pipeline.from_pretrained(trained / "train")([A, B], seed=3, ids=["x", "y"], **how)
     assert ours.std() > 5 and np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+def test_stage_b_reads_its_own_text(trained, tmp_path, monkeypatch):
+    """As in released-v2, where Stage C has CLIP-bigG's text and Stage B CLIP-H's."""
+    other = replace(SIZES["clip-h"], width=48, depth=2, heads=4)
+    monkeypatch.setitem(clip.SIZES, "clip-h", other)
+    monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path / "assets"))
+    for name in ("clip-h/text", "clip-h/tokenizer"):
+        monkeypatch.setitem(assets.ASSETS, name, replace(assets.ASSETS[name], bytes=None, sha256=None))
+    small_clip.save(tmp_path / "assets" / DECODER[0], "", small_clip.model(48, 2, 4), small_clip.tokenizer())
+    for stage in "abc":
+        shutil.copytree(trained / "train" / stage, tmp_path / "train" / stage)
+    file = tmp_path / "train" / "b" / "model.safetensors"
+    tensors, about = weights.load(file)
+    torch.manual_seed(0)
+    config = replace(preset("tiny").stage_b, c_text=48)
+    tensors |= {f"stage_b.{name}": x for name, x in randomised(UNet(config)).state_dict().items()}
+    weights.save(file, tensors, about | {"stage_b": to_dict(config), "text": to_dict(TextConfig("clip-h", 48))})
+    how = dict(steps_c=2, guidance_c=3.0, steps_b=2, guidance_b=2.0)
+    draw = Wuerstchen(tmp_path / "train", compiled=False)
+    theirs = draw.generate([A, B], ["x", "y"], 3, **how)
+    ours = Pipeline.from_pretrained(tmp_path / "train")([A, B], seed=3, ids=["x", "y"], **how)
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+    draw.null_b = draw.encoder_b.encode(["another"])  # what guidance leads away from
+    assert (draw.generate([A, B], ["x", "y"], 3, **how) != theirs).any()
 
 
 def run(*args) -> None:
