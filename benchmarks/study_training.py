@@ -1,7 +1,7 @@
 """Training steps of each stage as `make` runs them, beside the same networks and losses in plain PyTorch.
 
-python -m benchmarks.training                  all stages of the preset emoji
-python -m benchmarks.training --stages b c     some of them
+python -m benchmarks.study_training                  all stages of the preset emoji
+python -m benchmarks.study_training --stages b c     some of them
 """
 
 import argparse
@@ -194,7 +194,7 @@ def run(preset_name: str, stages: Sequence[str], rounds: int) -> dict:
         write_pictures(chosen.image_size, Path(folder))
         parts = [part for stage in stages for part in measure(stage, chosen, Path(folder), rounds)]
     return result(
-        "training",
+        "study_training",
         parts,
         weigh=lambda part: part["steps"],
         preset=preset_name,
@@ -214,7 +214,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         record = run(args.preset, args.stages, args.rounds)
     except ValueError as error:
-        raise SystemExit(f"benchmark of training: {error}") from None
+        raise SystemExit(f"benchmark of a study's training: {error}") from None
     titles = ["Stage, from step", "steps", "batch", *(f"{way}, ms" for way in (*PLAIN, OURS)), "times faster"]
     titles += ["GFLOP a sample", "GFLOP/s before, after", "of the matrix product's", "losses differ by"]
     rows = []
