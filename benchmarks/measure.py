@@ -1,17 +1,19 @@
 """What the benchmarks share: fair timing, the machine's own speed, and how a result is printed."""
 
-import functools
 import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
+from wuerstchen.files import read_json
 from wuerstchen.usage import cpu_name
 
 MATRIX = 1024  # side of the matrices whose product is the machine's measured rate
 MATRIX_GFLOP = 2e-9 * MATRIX**3
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PLAIN = ("eager, fp32, NCHW", "eager, fp32, channels last")  # the peers: PyTorch's default, and what it advises on CPUs
 OURS = "as `make` runs it"
 
@@ -27,14 +29,40 @@ def medians(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
     return {name: statistics.median(seconds) for name, seconds in laps.items()}
 
 
+def wait(device: torch.device) -> None:
+    """Until a GPU has computed all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_product(side: int, precision: str, device: torch.device) -> Callable[[], object]:
+    """A call that multiplies two square matrices."""
+    a, b = torch.randn(2, side, side, device=device).to(PRECISIONS[precision])
+
+    def call() -> None:
+        torch.mm(a, b)
+        wait(device)
+
+    call()  # the first call sets the library up
+    return call
+
+
 def matrix_products() -> dict[str, Callable[[], object]]:
-    """Calls that each multiply two square matrices, by precision; `MATRIX_GFLOP` is the work of one."""
-    calls = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        a, b = torch.randn(2, MATRIX, MATRIX).to(dtype)
-        torch.mm(a, b)  # the first call sets the library up
-        calls[name] = functools.partial(torch.mm, a, b)
-    return calls
+    """Calls that each multiply two square matrices on the CPU, by precision; `MATRIX_GFLOP` is the work of one."""
+    return {name: matrix_product(MATRIX, name, torch.device("cpu")) for name in PRECISIONS}
+
+
+def kept(out: Path | None, header: dict) -> dict:
+    """The record of a measurement that was cut off, or the bare header where there is none to go on from.
+
+    Raises ValueError where the file is of another measurement.
+    """
+    if out is None or not out.exists():
+        return header
+    before = read_json(out)
+    if any(before.get(key) != value for key, value in header.items()):
+        raise ValueError(f"--out: {out} is of another measurement; name another file, or delete it")
+    return before
 
 
 def result(name: str, parts: Sequence[dict], weigh: Callable[[dict], float], **more: object) -> dict:

@@ -1,4 +1,4 @@
-"""diffusers' Würstchen modules with our weights, in the loops of its prior and decoder pipelines.
+"""diffusers' Würstchen modules with our weights, in the loops of its pipelines and of its training script.
 
 The pipelines themselves cannot be called: `from_pretrained` fails on the published files, and the decoder's fails for
 more than one prompt (huggingface/diffusers#5009).
@@ -8,16 +8,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import DDPMWuerstchenScheduler
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_diffnext import WuerstchenDiffNeXt
 from diffusers.pipelines.deprecated.wuerstchen.modeling_wuerstchen_prior import WuerstchenPrior
+from diffusers.training_utils import EMAModel
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from wuerstchen.convert import to_diffusers
-from wuerstchen.presets import StageAConfig, StageCConfig, Steps, UNetConfig
+from wuerstchen.presets import Recipe, StageAConfig, StageCConfig, Steps, UNetConfig
 from wuerstchen.published import Networks
 from wuerstchen.sampling import grids, settings, to_uint8
 from wuerstchen.seeds import generator
@@ -140,3 +142,44 @@ class Diffusers:
     def decode(self, latents: Tensor) -> Tensor:
         """Images (n, 3, h, w)."""
         return self.vqgan.decode(self.vqgan.config.scale_factor * latents).sample
+
+
+class DiffusersTraining:
+    """A training of Stage C as diffusers' own script makes it (train_text_to_image_prior.py, with --use_ema).
+
+    Its loss has no weight and its text is never dropped. What the script leaves to its user is the recipe's: learning
+    rate, betas, weight decay, the norm that gradients are clipped to. Where the script draws timesteps and noise in
+    bf16 they stay float32, so that both sides draw the same.
+
+    stage_c: our network, whose memory becomes the module's. sdpa: fused attention in the place of the legacy processor,
+    which is the module's own choice.
+    """
+
+    def __init__(self, stage_c: nn.Module, recipe: Recipe, bf16: bool, sdpa: bool = False, compiled: bool = False):
+        self.prior = with_weights(prior, stage_c.config, "stage-c", stage_c).train().requires_grad_(True)
+        if sdpa:
+            self.prior.set_attn_processor(AttnProcessor2_0())
+        if compiled:
+            for block in self.prior.blocks:
+                block.compile(dynamic=False)
+        self.scheduler, self.bf16, self.clip = DDPMWuerstchenScheduler(), bf16, recipe.clip
+        rate, decay = recipe.learning_rate, recipe.weight_decay
+        self.optimiser = torch.optim.AdamW(self.prior.parameters(), rate, recipe.betas, weight_decay=decay)
+        self.averaged = EMAModel(self.prior.parameters(), model_cls=WuerstchenPrior, model_config=self.prior.config)
+
+    def update(self, latents: Tensor, text: Tensor, random: torch.Generator) -> Tensor:
+        """One step on latents (n, c, h, w) and text tokens (n, l, d). Returns the loss, detached."""
+        with torch.no_grad():
+            u = torch.rand(len(latents), generator=random, device=latents.device)
+            noise = torch.randn(latents.shape, generator=random, device=latents.device)
+            timesteps = 1 - u
+            noised = self.scheduler.add_noise(latents, noise, timesteps)
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.bf16):
+            predicted = self.prior(noised, timesteps, text)
+        loss = F.mse_loss(predicted.float(), noise.float(), reduction="mean")
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.prior.parameters(), self.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.averaged.step(self.prior.parameters())
+        return loss.detach()

@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wuerstchen.files import read_json, write_json
+from benchmarks.measure import PRECISIONS, kept, wait
+from wuerstchen.files import write_json
 from wuerstchen.pipeline import Pipeline
 from wuerstchen.presets import CompressorConfig, Preset, StageAConfig, StageCConfig, TextConfig, UNetConfig, preset
 from wuerstchen.published import Networks
@@ -37,7 +38,6 @@ OURS, PEER, PEER_SDPA = "pipeline", "diffusers", "diffusers, SDPA"
 OURS_COMPILED, PEER_COMPILED = "pipeline, compiled", "diffusers, compiled"
 STAGES = ("c", "b", "a")
 RATIOS = {"ratio": (PEER, OURS), "ratio_sdpa": (PEER_SDPA, OURS), "ratio_compiled": (PEER_COMPILED, OURS_COMPILED)}
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def medium() -> Preset:
@@ -111,17 +111,13 @@ class Clock:
 
     def timed(self, name: str, call: Callable, *args: object, **more: object) -> object:
         """What a call returns, once the device has computed it."""
-        self.wait()
+        wait(self.device)
         start = time.perf_counter()
         output = call(*args, **more)
-        self.wait()
+        wait(self.device)
         self.seconds[name] = time.perf_counter() - start
         self.outputs[name] = output
         return output
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
     def draw(self, batch: int, how: dict) -> dict[str, float]:
         """Seconds of each stage and, from prompts to pictures, of the whole."""
@@ -177,9 +173,9 @@ def measure(clocks: dict[str, Clock], batch: int, rounds: int, how: dict) -> dic
             record[f"{name}_by_stage"] = {stage: seconds[theirs][stage] / seconds[ours][stage] for stage in STAGES}
     for eager, compiled in ((OURS, OURS_COMPILED), (PEER, PEER_COMPILED)):
         if compiled in seconds:
-            record.setdefault("compilation", {})[compiled] = pays(
-                first[compiled], seconds[eager], seconds[compiled], batch
-            )
+            warm_up = first[compiled]["whole"] - again[compiled]["whole"]
+            gain = (seconds[eager]["whole"] - seconds[compiled]["whole"]) / batch
+            record.setdefault("compilation", {})[compiled] = pays(warm_up, gain)
     return record
 
 
@@ -213,13 +209,8 @@ def run(args: argparse.Namespace) -> dict:
         "device": torch.cuda.get_device_name(args.device) if on_gpu else cpu_name(),
         "threads": torch.get_num_threads(),
         "versions": {"torch": torch.__version__, "diffusers": __import__("diffusers").__version__},
-        "cells": [],
     }
-    if args.out and args.out.exists():
-        before = read_json(args.out)
-        if any(before.get(key) != value for key, value in record.items() if key != "cells"):
-            raise ValueError(f"--out: {args.out} is of another measurement; name another file, or delete it")
-        record["cells"] = before["cells"]
+    record = {"cells": []} | kept(args.out, record)
     missing = [batch for batch in args.batch if batch not in [cell["batch"] for cell in record["cells"]]]
     if missing:
         made = makers(chosen, PRECISIONS[args.precision], args.device, not args.eager)

@@ -1,239 +1,327 @@
-"""Training steps of each stage as `make` runs them, beside the same networks and losses in plain PyTorch.
+"""Training steps of Stage C beside diffusers' module in the loop of its training script; model FLOP utilisation.
 
-python -m benchmarks.training                  all stages of the preset emoji
-python -m benchmarks.training --stages b c     some of them
+python -m benchmarks.training                  a small Stage C in fp32: minutes on two CPU cores
+python -m benchmarks.training --paper-size --precision bf16 --micro-batch 8 16 32 64 --out measured.json    on a GPU
+
+Both sides begin with the same weights and see the same latents, text tokens, timesteps and noise. `ratio` is eager
+against eager, `ratio_sdpa` eager against diffusers with fused attention, `ratio_compiled` compiled against compiled.
 """
 
 import argparse
-import math
+import gc
+import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import MATRIX_GFLOP, OURS, PLAIN, matrix_products, medians, result, show
-from wuerstchen.diffusion import predicted_noise_c
-from wuerstchen.execution import can_compile, compile_blocks, native_precision
-from wuerstchen.files import sha256_file, write_jsonl
-from wuerstchen.muon import Muon
-from wuerstchen.presets import Preset, preset
-from wuerstchen.seeds import generator
-from wuerstchen.shards import write_shard
-from wuerstchen.tasks import (
-    DIFFUSION_TASKS,
-    Inputs,
-    StageATask,
-    StageCTask,
-    Task,
-    diffusion_flops,
-    flops_per_sample,
-)
-from wuerstchen.train import Trainer
+from benchmarks.measure import MATRIX, kept, matrix_product, medians
+from benchmarks.sampling import randomised
+from wuerstchen import weights
+from wuerstchen.cluster import Training
+from wuerstchen.compressor import SemanticCompressor
+from wuerstchen.distributed import Ranks, start
+from wuerstchen.execution import native_precision
+from wuerstchen.files import write_json
+from wuerstchen.objectives import make_objective
+from wuerstchen.presets import CompressorConfig, Phase, Preset, StageCConfig, overridden, preset, to_dict
+from wuerstchen.runs import add_arguments
+from wuerstchen.seeds import derive
+from wuerstchen.stage_c import StageC
+from wuerstchen.usage import cpu_name
 
-STAGES = ("a", "b", "c", "baseline-ldm")
-PICTURES = 128
-# shortest and longest, in tokens: nine tenths of the emoji study's captions lie between
-CAPTIONS, DESCRIPTIONS = (7, 12), (20, 29)
 COMPARED = 3  # first steps, untimed: their losses are compared, and whatever is compiled or cached is so by then
-ROUNDS = 7
+ROUNDS = 5
+SEED = 0
+PIXELS = 768  # what the compressor sees: 24x24 latents
+GPU_MATRIX = 8192
+PAPER_GPU_HOURS = 24_602  # Table 2
+# dense bf16 FLOP/s in NVIDIA's data sheets, by the name that torch gives the device
+PEAKS = {
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+    **dict.fromkeys(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"), 312e12),
+    **dict.fromkeys(("NVIDIA A100-PCIE-40GB", "NVIDIA A100 80GB PCIe"), 312e12),
+}
+OURS, PEER, PEER_SDPA = "wuerstchen.train", "diffusers", "diffusers, SDPA"
+OURS_COMPILED, PEER_COMPILED = "wuerstchen.train, compiled", "diffusers, SDPA, compiled"
+RATIOS = {"ratio": (PEER, OURS), "ratio_sdpa": (PEER_SDPA, OURS), "ratio_compiled": (PEER_COMPILED, OURS_COMPILED)}
+# what diffusers' script does differently is done its way on both sides
+AS_THE_SCRIPT = ("loss_weight=none", "timesteps=uniform", "drop_text=0", "warmup=0")
+
+Step = Callable[[], float]  # a training step, which returns its loss once the device has computed it
 
 
-class DenseStageC(StageCTask):
-    """Stage C with its text tokens computed at all positions, the empty ones too."""
-
-    def predict(self, modules, noised, t, text, image, random):
-        stage_c = modules["stage_c"]
-        a, b = stage_c(noised, t, stage_c.condition(self.dense(text)))
-        return predicted_noise_c(noised, a, b)
+def small() -> Preset:
+    """The paper's Stage C, 640 wide with 8 blocks."""
+    return replace(preset("paper"), name="small", stage_c=StageCConfig(width=640, depth=8, heads=10, dropout=0.0))
 
 
-def write_pictures(size: int, folder: Path) -> None:
-    """A data folder of noise pictures of `size` px, as far as Stage A reads it."""
-    random = np.random.default_rng(0)
-    rows = [{"id": f"noise-{i}", "split": "train"} for i in range(PICTURES)]
-    write_jsonl(folder / "index.jsonl", rows)
-    pictures = ((row["id"], Image.fromarray(random.integers(0, 256, (size, size, 3), dtype=np.uint8))) for row in rows)
-    write_shard(folder / "pictures.zip", pictures, {"index_sha256": sha256_file(folder / "index.jsonl")})
+def grid(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the latents of pictures of that size."""
+    return size[0] // 32, size[1] // 32
 
 
-def noise_inputs(preset: Preset) -> Inputs:
-    """What the diffusion stages train on, of noise: latents, and tokens of captions as long as the emoji study's."""
-    random, dummy = generator("benchmark"), Inputs.dummy(preset, 1)
-    length, dimensions = preset.text.length, preset.text.dimensions
-
-    def text(shortest: int, longest: int) -> Tensor:
-        words = torch.randint(shortest, longest + 1, (PICTURES, 1, 1), generator=random)
-        real = torch.arange(length).view(1, -1, 1) < words
-        return (torch.randn(PICTURES, length, dimensions, generator=random) * real).half()
-
-    tokens = {"captions": text(*CAPTIONS), "descriptions": text(*DESCRIPTIONS), "null": text(2, 2)[:1]}
-    latents = {name: torch.randn(PICTURES, *x.shape[1:], generator=random).half() for name, x in dummy.latents.items()}
-    everything = torch.ones(PICTURES, dtype=torch.bool)
-    return Inputs(tokens, latents, dummy.measured, everything, everything)
+def noise_batch(chosen: Preset, n: int, device: torch.device) -> dict[str, Tensor]:
+    """A batch as shards of precomputed latents give it, already on the device: loading is not what is measured."""
+    torch.manual_seed(SEED)
+    latents = torch.randn(n, chosen.stage_c.c_in, *grid((PIXELS, PIXELS))).half()
+    tokens = torch.randn(n, chosen.text.length, chosen.text.dimensions).half()
+    batch = {"compressor": latents, "tokens": tokens}
+    return {name: x.to(device) for name, x in batch.items()} | {"corrupt": torch.zeros(n)}
 
 
-def make_task(stage: str, preset: Preset, data: Path, dense: bool, inputs: Inputs | None = None) -> Task:
-    """The task of a stage with the same fresh weights each time; `dense` computes the text's empty positions too."""
-    torch.manual_seed(0)
-    if stage == "a":
-        task = StageATask(preset, data, 0)
-    else:
-        kind = DenseStageC if dense and stage == "c" else DIFFUSION_TASKS[stage]
-        task = kind(preset, stage, inputs or noise_inputs(preset), 0)
-    for parameter in task.modules.parameters():
-        if not parameter.any():  # a last layer of zeros would hide from the losses what the others compute
-            nn.init.normal_(parameter, std=0.02)
-    return task
+def initialise(stage_c: StageC) -> StageC:
+    """Random weights, always the same on one kind of device, of which no layer is zero."""
+    torch.manual_seed(SEED)
+    stage_c.reset_parameters()
+    return randomised(stage_c, stage_c.out[1]).train().requires_grad_(True)
 
 
-def to_nchw(trainer: Trainer) -> None:
-    """Networks and their inputs in PyTorch's default memory format."""
-    task = trainer.task
-    networks = [*task.modules.values(), *trainer.averaged.values(), task.adversary(), getattr(task, "perceptual", None)]
-    networks = [network for network in networks if network is not None]
-    # the compressor's head is called stage by stage
-    called = networks + [stage for network in networks for stage in getattr(network, "backbone", [])]
-    for network in networks:
-        network.to(memory_format=torch.contiguous_format)
-    for network in called:
-        network.register_forward_pre_hook(_contiguous)
+def our_step(chosen: Preset, batch: dict[str, Tensor], ranks: Ranks, folder: Path) -> Step:
+    """The step of `wuerstchen.train` on shards, in one process."""
+    options = argparse.ArgumentParser()
+    add_arguments(options)
+    args = options.parse_args([], argparse.Namespace(stage="c", seed=SEED, out=folder))
+    phase = Phase(steps=0, batch_size=len(batch["tokens"]), sizes=((PIXELS, PIXELS),))
+    with ranks.device:  # a billion parameters are made much faster where they are used
+        objective = make_objective("c", chosen, phase, ranks.device, folder, null=batch["tokens"][:1])
+        initialise(objective.networks["stage_c"])
+    training = Training(objective, chosen, phase, args, ranks)
+
+    def step() -> float:
+        means, _ = training.update(iter([batch]))
+        return means[0].item()
+
+    return step
 
 
-def _contiguous(module: nn.Module, inputs: tuple) -> tuple:
-    return tuple(x.contiguous() if isinstance(x, Tensor) else x for x in inputs)
+def their_step(chosen: Preset, batch: dict[str, Tensor], ranks: Ranks, sdpa: bool) -> Step:
+    """The step of diffusers' script, with the randomness of ours."""
+    from benchmarks.peers import DiffusersTraining  # diffusers takes seconds to import
+
+    recipe = chosen.recipes["c"]
+    with ranks.device:
+        stage_c = initialise(StageC(chosen.stage_c))
+    training = DiffusersTraining(stage_c, recipe, recipe.precision == "bf16", sdpa, recipe.compiled)
+    step_count = 0
+
+    def step() -> float:
+        nonlocal step_count
+        place = (SEED, "c", 1, "step", step_count, "rank", 0, "micro", 0)
+        random = torch.Generator(ranks.device).manual_seed(derive(*place))
+        step_count += 1
+        return training.update(batch["compressor"].float(), batch["tokens"].float(), random).item()
+
+    return step
 
 
-def torchs(optimiser: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimiser itself, or torch's Muon in the place of ours, which has not stepped yet."""
-    if not isinstance(optimiser, Muon):
-        return optimiser
-    keys = ("params", "factor", "lr", "weight_decay", "momentum")
-    groups = [{key: group[key] for key in keys} for group in optimiser.param_groups]
-    return torch.optim.Muon(groups, adjust_lr_fn="match_rms_adamw")
+def make_step(side: str, chosen: Preset, precision: str, batch: dict[str, Tensor], ranks: Ranks, folder: Path) -> Step:
+    """The training step of a side, of fresh networks."""
+    compiled = side in (OURS_COMPILED, PEER_COMPILED)
+    settings = (*AS_THE_SCRIPT, f"precision={precision}", f"compiled={json.dumps(compiled)}")
+    chosen = overridden(chosen, "c", settings)
+    if side in (OURS, OURS_COMPILED):
+        return our_step(chosen, batch, ranks, folder)
+    return their_step(chosen, batch, ranks, sdpa=side != PEER)
 
 
-def make_trainer(way: str, stage: str, preset: Preset, data: Path, first: int) -> Trainer:
-    """A training of a stage at its step `first`, but with fresh weights, that is run in one of the ways."""
-    task = make_task(stage, preset, data, dense=way in PLAIN)
-    plain = replace(task.recipe, precision="fp32", compiled=False)
-    trainer = Trainer(task, plain if way in PLAIN else task.recipe, 0, stage, "")
-    trainer.step = first
-    if way in PLAIN:
-        trainer.optimisers = [torchs(optimiser) for optimiser in trainer.optimisers]
-    if way == PLAIN[0]:
-        to_nchw(trainer)
-    if trainer.recipe.compiled and can_compile():
-        compile_blocks(task.modules)
-    return trainer
+def measure(
+    sides: Sequence[str], n: int, chosen: Preset, precision: str, rounds: int, ranks: Ranks, folder: Path
+) -> dict[str, dict]:
+    """By side: seconds of a step (median), the first losses, and FLOP/s of the matrix product that was timed in turns
+    with the steps; of a side that ran out of memory, None."""
+    batch = noise_batch(chosen, n, ranks.device)
+    torch.compiler.reset()
+    try:
+        steps = {side: make_step(side, chosen, precision, batch, ranks, folder) for side in sides}
+        losses = {side: [step() for _ in range(COMPARED)] for side, step in steps.items()}
+        width = GPU_MATRIX if ranks.device.type == "cuda" else MATRIX
+        seconds = medians(steps | {"product": matrix_product(width, precision, ranks.device)}, rounds)
+    except torch.OutOfMemoryError:
+        return dict.fromkeys(sides)
+    rate = 2 * width**3 / seconds["product"]
+    return {side: {"seconds": seconds[side], "losses": losses[side], "matrix_flop_per_second": rate} for side in sides}
 
 
-def gflop(stage: str, preset: Preset, data: Path, first: int, words: int, dense: bool) -> float:
-    """GFLOP of one sample in the step `first`, counted as a training's usage counts them."""
-    inputs = Inputs.dummy(preset, words) if stage != "a" else None
-    return flops_per_sample(make_task(stage, preset, data, dense, inputs), first) / 1e9
+def release(device: torch.device) -> None:
+    """Give back the memory of networks that are no longer in use; DDP's refer to themselves."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
-def study_steps(stage: str, preset: Preset, words: int) -> int:
-    """Training steps of a stage in a study. Those of the baseline spend the training FLOPs of Stages B and C."""
-    if stage != "baseline-ldm":
-        return preset.recipes[stage].steps
-    spent = sum(diffusion_flops(preset, other, words) for other in ("b", "c"))
-    return math.ceil(spent / diffusion_flops(preset, stage, words, steps=1))
+def flops(config: StageCConfig, size: tuple[int, int], tokens: int) -> int:
+    """FLOPs of a training step for one sample: three times those of the forward pass, whose gradients take two.
+
+    size: of the pictures that the compressor sees.
+    """
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        stage_c = StageC(config)
+        x, t = torch.empty(1, config.c_in, *grid(size)), torch.empty(1)
+        stage_c(x, t, stage_c.condition(torch.empty(1, tokens, config.c_text)))
+    return 3 * counter.get_total_flops()
 
 
-def measure(stage: str, preset: Preset, data: Path, rounds: int) -> list[dict]:
-    """One part for each phase of a stage's training."""
-    task = make_task(stage, preset, data, dense=False)
-    words = 0 if stage == "a" else task.words
-    recipe = task.recipe
-    parts = []
-    for first, steps in task.phases(study_steps(stage, preset, words)):
-        torch.compiler.reset()  # a study trains each stage in a process of its own
-        trainers = {way: make_trainer(way, stage, preset, data, first) for way in (OURS, *PLAIN)}
-        losses = {way: [t.update()["loss"] for _ in range(COMPARED)] for way, t in trainers.items()}
-        # in turns with the matrix products, so that whatever slows the machine slows both
-        seconds = medians({way: t.update for way, t in trainers.items()} | matrix_products(), rounds)
-        rates = {name: MATRIX_GFLOP / seconds.pop(name) for name in ("fp32", "bf16")}
-        best, precision = min(PLAIN, key=seconds.__getitem__), native_precision(recipe.precision)
-        work = {way: gflop(stage, preset, data, first, words, dense=way != OURS) for way in (best, OURS)}
-        speed = {way: work[way] * recipe.batch_size / seconds[way] for way in work}
-        limit = {best: rates["fp32"], OURS: rates[precision]}
-        differences = [
-            abs(ours - theirs) / abs(theirs)
-            for way in PLAIN
-            for ours, theirs in zip(losses[OURS], losses[way], strict=True)
-        ]
-        parts.append(
-            {
-                "stage": stage,
-                "first_step": first,
-                "steps": steps,
-                "batch_size": recipe.batch_size,
-                "precision": precision,
-                "seconds": seconds,
-                "gflop_per_sample": work,
-                "gflop_per_second": speed,
-                "matrix_gflop_per_second": rates,
-                "share_of_matrix_rate": {way: speed[way] / limit[way] for way in speed},
-                "max_difference": max(differences),
-            }
+def gpu_hours(chosen: Preset, flop_per_second: float) -> dict:
+    """Hours on one GPU of all phases of the recipe at that rate, whatever their latents' size, beside the paper's."""
+    by_phase = []
+    for phase in chosen.recipes["c"].phases:
+        each = [flops(chosen.stage_c, size, chosen.text.length) for size in phase.sizes]
+        work = phase.steps * phase.batch_size * sum(each) / len(each)
+        by_phase.append(work / flop_per_second / 3600)
+    steps = chosen.recipes["c"].steps
+    return {"steps": steps, "by_phase": by_phase, "total": sum(by_phase), "paper": PAPER_GPU_HOURS}
+
+
+def finished(part: dict, each: int, peak: float | None) -> dict:
+    """A part of the record with what follows from what was measured; `each`: FLOPs of a sample."""
+    fits = {side: found for side, found in part["sides"].items() if found}
+    speed = {side: part["micro_batch"] / found["seconds"] for side, found in fits.items()}
+    part |= {
+        "out_of_memory": [side for side, found in part["sides"].items() if not found],
+        "images_per_second": speed,
+        "mfu": {side: each * value / peak if peak else None for side, value in speed.items()},
+        "share_of_matrix_rate": {
+            side: each * value / fits[side]["matrix_flop_per_second"] for side, value in speed.items()
+        },
+        "max_difference": None,
+    }
+    for name, (theirs, ours) in RATIOS.items():
+        if theirs in speed and ours in speed:
+            part[name] = speed[ours] / speed[theirs]
+    if OURS in fits and len(fits) > 1:
+        expected = fits[OURS]["losses"]
+        part["max_difference"] = max(
+            abs(loss - ours) / abs(ours)
+            for found in fits.values()
+            for loss, ours in zip(found["losses"], expected, strict=True)
         )
-    return parts
+    return part
 
 
-def run(preset_name: str, stages: Sequence[str], rounds: int) -> dict:
-    """The benchmark's JSON object. Sets torch to one thread, which is what a study gives each training."""
-    torch.set_num_threads(1)
-    chosen = preset(preset_name)
-    with tempfile.TemporaryDirectory() as folder:
-        write_pictures(chosen.image_size, Path(folder))
-        parts = [part for stage in stages for part in measure(stage, chosen, Path(folder), rounds)]
-    return result(
-        "training",
-        parts,
-        weigh=lambda part: part["steps"],
-        preset=preset_name,
-        ratio_of="seconds of all training steps of a study",
-        max_difference_of=f"losses of the first {COMPARED} steps, relative",
-    )
+def summary(record: dict, chosen: Preset) -> dict:
+    """The record with its parts finished and, on top, the largest micro-batch that each number can be told of."""
+    each, on_gpu = record["flop_per_sample"], record["matrix"] == GPU_MATRIX
+    parts = [finished(part, each, record["peak_flop_per_second"]) for part in record["parts"]]
+    top: dict = {"parts": parts}
+    for name in RATIOS:
+        found = [part for part in parts if name in part]
+        top[name] = found[-1][name] if found else None
+    top["micro_batch"] = max((part["micro_batch"] for part in parts if "ratio" in part), default=None)
+    top["max_difference"] = max((p["max_difference"] for p in parts if p["max_difference"] is not None), default=None)
+    ours = OURS_COMPILED if on_gpu else OURS  # as the recipe says; trainings on CPUs are not compiled
+    if fits := [part for part in parts if ours in part["images_per_second"]]:
+        columns = ("images_per_second", "mfu", "share_of_matrix_rate")
+        top["ours"] = {"side": ours, "micro_batch": fits[-1]["micro_batch"]}
+        top["ours"] |= {column: fits[-1][column][ours] for column in columns}
+        if on_gpu and record["size"] == "paper":
+            top["gpu_hours"] = gpu_hours(chosen, each * top["ours"]["images_per_second"])
+    return record | top
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Measure what the output file does not have yet, writing it after every cell."""
+    chosen = preset("paper") if args.paper_size else small()
+    ranks = start()
+    try:
+        device = ranks.device
+        on_gpu = device.type == "cuda"
+        if args.device not in (None, device.type):
+            raise ValueError(f"--device: {args.device}; trainings run on a GPU where there is one, here on {device}")
+        if not on_gpu and native_precision(args.precision) != args.precision:
+            raise ValueError(f"--precision: {args.precision}; this processor has no bf16 arithmetic, use fp32")
+        name = torch.cuda.get_device_name(device) if on_gpu else cpu_name()
+        header = {
+            "name": "training",
+            "size": chosen.name,
+            "precision": args.precision,
+            "latents": [chosen.stage_c.c_in, *grid((PIXELS, PIXELS))],
+            "flop_per_sample": flops(chosen.stage_c, (PIXELS, PIXELS), chosen.text.length),
+            "device": name,
+            "peak_flop_per_second": PEAKS.get(name) if args.precision == "bf16" else None,
+            "matrix": GPU_MATRIX if on_gpu else MATRIX,
+            "threads": torch.get_num_threads(),
+            "versions": {"torch": torch.__version__, "diffusers": __import__("diffusers").__version__},
+        }
+        record = {"parts": []} | kept(args.out, header)
+        # two trainings of a billion parameters do not fit: on a GPU each side runs alone, on a CPU they take turns
+        eager, compiled = (OURS, PEER, PEER_SDPA), () if args.eager else (OURS_COMPILED, PEER_COMPILED)
+        groups = [(side,) for side in (*eager, *compiled)] if on_gpu else [eager]
+        parts = {part["micro_batch"]: part for part in record["parts"]}
+        with tempfile.TemporaryDirectory() as folder:
+            write_compressor(Path(folder))
+            for n in sorted(set(args.micro_batch)):
+                part = parts.setdefault(n, {"micro_batch": n, "sides": {}})
+                for sides in groups:
+                    if set(sides) <= set(part["sides"]):
+                        continue
+                    part["sides"] |= measure(sides, n, chosen, args.precision, args.rounds, ranks, Path(folder))
+                    release(device)
+                    record["parts"] = [parts[n] for n in sorted(parts)]
+                    if args.out:
+                        write_json(args.out, record)
+        return summary(record, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def write_compressor(folder: Path) -> None:
+    """The compressor that a training of Stage C asks for; on precomputed latents it only reads its normalisation."""
+    config = CompressorConfig(c_features=24, stages=1)
+    tensors = {f"compressor.{name}": x for name, x in SemanticCompressor(config).state_dict().items()}
+    weights.save(folder / "b" / "model.safetensors", tensors, {"compressor": to_dict(config)})
+
+
+def table(record: dict) -> str:
+    """A Markdown table of all sides and micro-batches."""
+
+    def percent(value: float | None) -> str:
+        return "" if value is None else f"{value:.0%}"
+
+    lines = ["| Micro-batch | Side | ms a step | images/s | of the peak | of the matrix product's | compared losses |"]
+    lines.append("| ---: | :--- | ---: | ---: | ---: | ---: | ---: |")
+    for part in record["parts"]:
+        for side, found in part["sides"].items():
+            cells = [str(part["micro_batch"]), side]
+            if found:
+                cells += [f"{1e3 * found['seconds']:.0f}", f"{part['images_per_second'][side]:.2f}"]
+                cells += [percent(part["mfu"][side]), percent(part["share_of_matrix_rate"][side])]
+                cells += [", ".join(f"{loss:.6f}" for loss in found["losses"])]
+            else:
+                cells += ["out of memory", "", "", "", ""]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="emoji")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--paper-size", action="store_true", help="the paper's 0.99B Stage C; for a GPU")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="what the machine must have; default: what it has")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--micro-batch", type=int, nargs="+", default=[4], metavar="N", help="samples in a step")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="timed steps, of which the median counts")
+    parser.add_argument("--eager", action="store_true", help="leave out the compiled sides, which only a GPU has")
+    parser.add_argument("--out", type=Path, help="JSON, written after each cell; what it has is not measured again")
     args = parser.parse_args(argv)
-    if args.rounds < 1:
-        parser.error(f"--rounds: {args.rounds}; use at least 1")
     try:
-        record = run(args.preset, args.stages, args.rounds)
+        if min(args.micro_batch) < 1 or args.rounds < 1:
+            raise ValueError("--micro-batch and --rounds: use at least 1")
+        record = run(args)
     except ValueError as error:
         raise SystemExit(f"benchmark of training: {error}") from None
-    titles = ["Stage, from step", "steps", "batch", *(f"{way}, ms" for way in (*PLAIN, OURS)), "times faster"]
-    titles += ["GFLOP a sample", "GFLOP/s before, after", "of the matrix product's", "losses differ by"]
-    rows = []
-    for part in record["parts"]:
-        speed, share = (list(part[key].values()) for key in ("gflop_per_second", "share_of_matrix_rate"))
-        rows.append(
-            [
-                f"{part['stage']}, {part['first_step']}",
-                f"{part['steps']}",
-                f"{part['batch_size']}",
-                *(f"{1000 * part['seconds'][way]:.0f}" for way in (*PLAIN, OURS)),
-                f"{part['ratio']:.2f}",
-                f"{part['gflop_per_sample'][OURS]:.3f}",
-                ", ".join(f"{value:.0f}" for value in speed),
-                ", ".join(f"{value:.0%}" for value in share),
-                f"{part['max_difference']:.1e}",
-            ]
-        )
-    show(record, titles, rows)
+    threads = f"{record['threads']} thread{'s' * (record['threads'] > 1)}"
+    print(f"{record['device']}, {threads}, {record['precision']}, torch {record['versions']['torch']}:")
+    print(", ".join(f"{name} {record[name]:.2f}" for name in RATIOS if record[name] is not None), end="\n\n")
+    print(table(record), end="\n\n")
+    if hours := record.get("gpu_hours"):
+        print(f"{hours['steps']:,} steps: {hours['total']:,.0f} GPU-hours; the paper's: {hours['paper']:,}", end="\n\n")
+    print(json.dumps(record, allow_nan=False))
 
 
 if __name__ == "__main__":

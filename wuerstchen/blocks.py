@@ -116,8 +116,9 @@ class Attention(nn.Module):
         q = q.reshape(n, length, self.heads, -1).transpose(1, 2)
         k, v = kv.to(q.dtype).reshape(n, kv.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
-        if self.training and x.device.type == "cpu":
-            # the fused kernel's gradient takes half of a training step for the short sequences of small latents
+        if self.training and x.device.type == "cpu" and (length <= 256 or q.dtype != torch.float32):
+            # the fused kernel's gradient takes half of a training step for the short sequences of small latents, and in
+            # bf16 twice as long as this for long ones too
             weights = (q @ k.transpose(-1, -2) * (c // self.heads) ** -0.5).softmax(-1)
             y = F.dropout(weights, dropout) @ v
         else:

@@ -9,7 +9,7 @@ import torch
 import yaml
 from trees import ROOT
 
-from benchmarks import sampling, study_sampling, training
+from benchmarks import sampling, study_sampling, study_training, training
 from benchmarks.measure import OURS, PLAIN, medians
 from wuerstchen.files import write_jsonl, write_text
 from wuerstchen.presets import preset
@@ -35,10 +35,10 @@ def last_line(capsys) -> dict:
     return record
 
 
-def test_training(capsys):
-    training.main(["--preset", "tiny", "--rounds", "1", "--stages", "a", "b", "c"])
+def test_training_of_a_study(capsys):
+    study_training.main(["--preset", "tiny", "--rounds", "1", "--stages", "a", "b", "c"])
     record = last_line(capsys)
-    assert record["name"] == "training" and record["threads"] == 1
+    assert record["name"] == "study_training" and record["threads"] == 1
     b, c = preset("tiny").recipes["b"], preset("tiny").recipes["c"]
     parts = [(part["stage"], part["first_step"], part["steps"]) for part in record["parts"]]
     assert parts == [("a", 0, 12), ("b", 0, 6), ("b", 6, 6), ("c", 0, c.steps)] and b.compressor_steps == 6
@@ -52,10 +52,10 @@ def test_training(capsys):
 
 
 def test_the_peer_runs_in_the_default_memory_format(tmp_path):
-    training.write_pictures(128, tmp_path)
+    study_training.write_pictures(128, tmp_path)
     seen = {}
     for way in PLAIN:
-        trainer = training.make_trainer(way, "b", preset("tiny"), tmp_path, 0)
+        trainer = study_training.make_trainer(way, "b", preset("tiny"), tmp_path, 0)
         unet = trainer.task.modules["stage_b"]
         unet.embedding.register_forward_hook(lambda module, inputs, output, way=way: seen.update({way: inputs[0]}))
         trainer.update()
@@ -66,9 +66,9 @@ def test_the_peer_runs_in_the_default_memory_format(tmp_path):
 
 def test_baseline_steps_spend_the_flops_of_stages_b_and_c():
     tiny = preset("tiny")
-    count = training.study_steps("baseline-ldm", tiny, 9)
-    spent = sum(training.diffusion_flops(tiny, stage, 9) for stage in ("b", "c"))
-    each = training.diffusion_flops(tiny, "baseline-ldm", 9, steps=1)
+    count = study_training.study_steps("baseline-ldm", tiny, 9)
+    spent = sum(study_training.diffusion_flops(tiny, stage, 9) for stage in ("b", "c"))
+    each = study_training.diffusion_flops(tiny, "baseline-ldm", 9, steps=1)
     assert (count - 1) * each < spent <= count * each
 
 
@@ -124,6 +124,84 @@ def test_sampling_beside_diffusers(small, tmp_path, capsys):
     assert record["cells"][0] == cell and [cell["batch"] for cell in record["cells"]] == [2, 1]
     with pytest.raises(SystemExit, match="--out: .*another measurement"):
         sampling.main(["--eager", "--out", str(out)])
+
+
+@pytest.fixture
+def small_training(monkeypatch):
+    """The small Stage C made tiny, on the CPU."""
+    chosen = training.small()
+    stage_c = replace(chosen.stage_c, width=32, depth=2, heads=4)
+    monkeypatch.setattr(training, "small", lambda: replace(chosen, stage_c=stage_c))
+    monkeypatch.setattr(training, "PIXELS", 192)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_training_beside_diffusers(small_training, tmp_path, capsys):
+    out = tmp_path / "measured.json"
+    training.main(["--rounds", "1", "--micro-batch", "2", "--out", str(out)])
+    first = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert first["name"] == "training" and first["latents"] == [16, 6, 6] and first["device"]
+    (part,) = first["parts"]
+    sides = part["sides"]
+    assert set(sides) == {training.OURS, training.PEER, training.PEER_SDPA} and part["out_of_memory"] == []
+    # the same losses, which the optimiser has changed from step to step
+    losses = sides[training.OURS]["losses"]
+    assert len(set(losses)) == training.COMPARED and 0 < first["max_difference"] < 1e-5
+    assert first["ratio"] == sides[training.PEER]["seconds"] / sides[training.OURS]["seconds"]
+    assert first["ratio_compiled"] is None and "gpu_hours" not in first
+    assert first["ours"]["images_per_second"] == 2 / sides[training.OURS]["seconds"] and first["ours"]["mfu"] is None
+    # what was measured before the run was cut is kept
+    training.main(["--rounds", "1", "--micro-batch", "3", "2", "--out", str(out)])
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert record["parts"][0] == part and record["micro_batch"] == record["ours"]["micro_batch"] == 3
+    with pytest.raises(SystemExit, match="--out: .*another measurement"):
+        training.main(["--precision", "bf16", "--out", str(out)])
+    with pytest.raises(SystemExit, match="--device: cuda; .*here on cpu"):
+        training.main(["--device", "cuda"])
+
+
+def test_the_comparison_of_losses_finds_another_training(small_training, monkeypatch, capsys):
+    monkeypatch.setattr(training, "AS_THE_SCRIPT", ("timesteps=uniform", "drop_text=0", "warmup=0"))  # weighed by p2
+    training.main(["--rounds", "1", "--micro-batch", "2"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["max_difference"] > 0.1
+
+
+def test_what_runs_out_of_memory_is_a_result(small_training, monkeypatch, capsys):
+    made = training.make_step
+
+    def limited(side, *arguments):
+        if side == training.PEER:
+            raise torch.OutOfMemoryError("more than there is")
+        return made(side, *arguments)
+
+    monkeypatch.setattr(training, "make_step", limited)
+    training.main(["--rounds", "1", "--micro-batch", "1"])
+    said = capsys.readouterr().out
+    record = json.loads(said.splitlines()[-1])
+    assert training.PEER in record["parts"][0]["out_of_memory"] and record["ratio"] is record["micro_batch"] is None
+    assert "out of memory" in said
+
+
+def test_flops_of_stage_c():
+    """Counted by hand for width c, over p positions and the text's tokens; the notes' 406 GFLOP at the size of E.3."""
+    config = replace(preset("paper-text").stage_c, width=64, depth=3, heads=4)
+    c, p, words = 64, 6 * 6, 77
+    block = (
+        p * (9 * c + 8 * c * c + 4 * c * c) + words * 3 * c * c + 2 * p * (p + words) * c + config.c_timestep * 2 * c
+    )
+    rest = p * (16 * c + c * 32) + words * (config.c_text * c + c * c)
+    assert training.flops(config, (192, 192), words) == 3 * 2 * (config.depth * block + rest)
+    assert round(training.flops(preset("paper-text").stage_c, (768, 768), 77) / 3e9) == 406
+
+
+def test_gpu_hours_add_up_the_phases():
+    paper = preset("paper")
+    found = training.gpu_hours(paper, 400e12)
+    assert found["steps"] == 918_000 and found["paper"] == 24_602 and len(found["by_phase"]) == 4
+    second = paper.recipes["c"].phases[1]
+    work = second.steps * second.batch_size * training.flops(paper.stage_c, (768, 768), 77)
+    assert math.isclose(found["by_phase"][1], work / 400e12 / 3600) and found["by_phase"][0] < found["by_phase"][1] / 2
+    assert math.isclose(found["total"], sum(found["by_phase"]))
 
 
 def test_compilation_pays_after_some_images_or_never():
