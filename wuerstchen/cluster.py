@@ -204,8 +204,6 @@ def train(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, ranks: Ranks, limit: Limit) -> int:
     chosen = overridden(preset(args.preset), args.stage, args.set)
-    if args.stage not in chosen.recipes:
-        raise ValueError(f"preset {args.preset} has no training recipe for stage {args.stage}")
     recipe, known = chosen.recipes[args.stage], phases(chosen, args.stage)
     if not 1 <= args.phase <= len(known):
         raise ValueError(f"--phase: {args.phase}; stage {args.stage} of preset {args.preset} has {len(known)}")

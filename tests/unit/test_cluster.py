@@ -309,6 +309,10 @@ def test_what_a_training_cannot_use_is_one_line(shards, tmp_path):
         "c", "--micro-batch", 3
     )
     assert "optimiser: 'muon' does not run on a cluster" in refused("c", settings=["optimiser=muon"])
+    for key in ("loss_weight", "timesteps", "drop_text_per", "drop_image_per"):
+        assert f"stage c: {key}: 'foo' is not known; use one of " in refused("c", settings=[f"{key}=foo"])
+    assert "stage a: perceptual: 'vgg' is not known; use one of lpips" in refused("a", settings=["perceptual=vgg"])
+    assert "preset released-v1 has no training recipe for stage c" in refused("c", "--preset", "released-v1")
     assert "set it to 0 (--set revive_codes_every=0)" in refused("a", settings=["revive_codes_every=4"])
     assert "compressor_steps is 3 of 14" in refused("b", settings=["compressor_steps=3"])
     assert "fit_compressor needs all pictures" in refused("b", settings=["fit_compressor=true"])
