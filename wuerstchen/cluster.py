@@ -6,13 +6,15 @@
         --data 'shards/{000000..000999}.tar' --weights train --seed 0 --stop-after 3h50m --out train/c-1
 
 A run that is cut off goes on by the same command, with the same batches and the same randomness: samples depend on
-(seed, position), noise and dropout on (seed, stage, step, rank). It ends with status `STOPPED` where it stopped itself
-before the time limit or was told to by SIGTERM or SIGUSR1, and there is more to do.
+(seed, position), noise and dropout on (seed, stage, step, rank). With --validation the moving average's loss on samples
+that are never trained on goes into the history every so many steps (`wuerstchen.validation`). A run ends with status
+`STOPPED` where it stopped itself before the time limit or was told to by SIGTERM or SIGUSR1, and there is more to do.
 """
 
 import argparse
+import contextlib
 import json
-import signal
+import math
 import sys
 import time
 from dataclasses import replace
@@ -21,6 +23,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
 from wuerstchen import weights
@@ -42,14 +45,16 @@ from wuerstchen.distributed import (
 )
 from wuerstchen.execution import compile_blocks, native_precision
 from wuerstchen.files import sha256_text, write_json, write_text
+from wuerstchen.flops import SampleFlops
 from wuerstchen.objectives import PRECOMPUTED, Objective, make_objective, phases, view
 from wuerstchen.presets import Phase, Preset, overridden, preset, to_dict
 from wuerstchen.progress import progress
-from wuerstchen.runs import STOPPED, History, Limit, added_usage, memory_gib
+from wuerstchen.runs import ROWS, STOPPED, History, Limit, added_usage, deaf, memory_gib
 from wuerstchen.seeds import derive
 from wuerstchen.train import adamw, descend, ema_decay, learning_rate, not_finite
-from wuerstchen.usage import JOULES_PER_KWH, Usage
-from wuerstchen.webdata import Batches, LatentShards, Pictures, Selection, expand, stop_at_corrupt
+from wuerstchen.usage import Usage
+from wuerstchen.validation import HeldOut, open_held_out
+from wuerstchen.webdata import Batches, LatentShards, Pictures, Selection, View, expand, stop_at_corrupt
 
 
 class Training:
@@ -58,7 +63,8 @@ class Training:
     def __init__(self, objective: Objective, chosen: Preset, phase: Phase, args: argparse.Namespace, ranks: Ranks):
         self.objective, self.phase, self.args, self.ranks = objective, phase, args, ranks
         self.recipe, self.stage, self.step = chosen.recipes[args.stage], args.stage, 0
-        each = args.micro_batch or phase.batch_size // ranks.world
+        self.before, self.train_flops = 0, 0  # steps of the phases before; FLOPs of this one, in the first process
+        self.each = each = args.micro_batch or phase.batch_size // ranks.world
         self.accumulate = phase.batch_size // max(each * ranks.world, 1)
         if not each or each * ranks.world * self.accumulate != phase.batch_size:
             raise ValueError(
@@ -67,6 +73,7 @@ class Training:
             )
         if self.recipe.optimiser != "adamw":
             raise ValueError(f"optimiser: {self.recipe.optimiser!r} does not run on a cluster; use adamw, the paper's")
+        self.sample_flops = SampleFlops(objective)
         self.bf16 = self.recipe.precision == "bf16"
         if ranks.device.type == "cpu":
             self.bf16 = native_precision(self.recipe.precision) == "bf16"
@@ -86,6 +93,9 @@ class Training:
         self.averaged = {name: tensor.detach().clone() for name, tensor in floats(networks).items()}
         self.checkpoints = Checkpoints(args.out / "state")
 
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16)
+
     def update(self, batches) -> tuple[list[Tensor], int]:
         """One step. Returns the mean of each of the objective's columns in this process, and how many samples of its
         were passed over as corrupt."""
@@ -98,7 +108,7 @@ class Training:
             corrupt += int(batch["corrupt"].sum())
             random = torch.Generator(self.ranks.device).manual_seed(derive(*place, "micro", micro))
             with accumulating(self.model, micro == self.accumulate - 1):
-                with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
+                with self.autocast():
                     with torch.no_grad():
                         inputs = self.objective.prepare(batch)
                     losses = self.model(inputs, random, self.step)
@@ -110,15 +120,42 @@ class Training:
                 sums[i] += losses.get(name, nothing).detach().float() / self.accumulate
         if (adversary := self.objective.adversary()) is not None:
             average((p.grad for p in adversary.parameters() if p.grad is not None), self.ranks.world)
-        descend(self.optimisers, self.recipe, self.step)
+        descend(self.optimisers, self.recipe, self.before + self.step)
         self.step += 1
         networks = self.objective.networks
         average((b for b in networks.buffers() if b.is_floating_point()), self.ranks.world)
         with torch.no_grad():
             theirs = [local(tensor) for tensor in floats(networks).values()]
             ours = [local(tensor) for tensor in self.averaged.values()]
-            torch._foreach_lerp_(ours, theirs, 1 - ema_decay(self.recipe, self.step))
+            torch._foreach_lerp_(ours, theirs, 1 - ema_decay(self.recipe, self.before + self.step))
+        if self.ranks.first:
+            self.train_flops += self.sample_flops(inputs) * self.phase.batch_size
         return sums, corrupt
+
+    @contextlib.contextmanager
+    @torch.no_grad()
+    def averaged_weights(self):
+        """The moving average in the networks' place, and the trained weights in its own, with no memory for a third."""
+
+        def swap() -> None:
+            for name, tensor in floats(self.objective.networks).items():
+                ours, theirs = local(self.averaged[name]), local(tensor)
+                kept = theirs.clone()
+                theirs.copy_(ours)
+                ours.copy_(kept)
+
+        swap()
+        try:
+            yield
+        finally:
+            if isinstance(self.model, FSDPModule):
+                self.model.reshard()  # what a forward pass without a backward one leaves gathered
+            swap()
+
+    def validate(self, held_out: HeldOut) -> float:
+        """The moving average's loss on the held-out samples; all processes must call it."""
+        with self.averaged_weights():
+            return held_out.loss(self.model, self.objective, self.ranks, self.autocast())
 
     def save(self, about: dict) -> None:
         """Write the state; all processes must call it."""
@@ -130,7 +167,8 @@ class Training:
         tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
         tensors = gathered(tensors, self.ranks)
         if self.ranks.first:
-            self.checkpoints.save(tensors, about | {"step": self.step})
+            counts = {"step": self.step, "before": self.before, "train_flops": self.train_flops}
+            self.checkpoints.save(tensors, about | counts)
         dist.barrier()
 
     def restore(self, path: Path) -> None:
@@ -143,7 +181,8 @@ class Training:
             adversary.load_state_dict(parts["adversary"])
         for i, optimiser in enumerate(self.optimisers):
             load_optimiser(optimiser, parts.get(f"optimiser.{i}", {}), self.names)
-        self.step = weights.metadata(path)["step"]
+        about = weights.metadata(path)
+        self.step, self.before, self.train_flops = (about[key] for key in ("step", "before", "train_flops"))
 
     def load(self, tensors: dict[str, Tensor], source: Path) -> None:
         """Load whole tensors of the networks, strictly."""
@@ -156,11 +195,18 @@ class Training:
                 raise ValueError(f"{source}: {name} is {tuple(tensors[name].shape)}, expected {tuple(target.shape)}")
             assign(target, tensors[name])
 
-    def begin_with(self, path: Path) -> None:
-        """Start from what an earlier phase saved: its moving average."""
-        self.load(weights.load(path)[0], path)
+    def begin_with(self, folder: Path) -> str:
+        """Go on from the end of an earlier phase, and say how: with its state, warmed up as it is, or, where no more
+        than its model is left, with that and fresh optimisers."""
+        model, state = folder / "model.safetensors", Checkpoints(folder / "state").find()
+        if state is not None and weights.metadata(state)["step"] == weights.metadata(model)["steps"]:
+            self.restore(state)
+            self.step, self.before, self.train_flops = 0, self.before + self.step, 0
+            return f"going on from {state}"
+        self.load(weights.load(model)[0], model)
         for name, tensor in floats(self.objective.networks).items():
             local(self.averaged[name]).copy_(local(tensor.detach()))
+        return f"starting from the weights of {model}, with fresh optimisers"
 
 
 def open_data(args: argparse.Namespace, seed: int) -> tuple[Pictures | LatentShards, str]:
@@ -234,10 +280,16 @@ def _train(args: argparse.Namespace, ranks: Ranks, limit: Limit) -> int:
             raise ValueError(f"{state} is at step {training.step}, past the {phase.steps} asked for")
         say(ranks, f"resuming at step {training.step}")
     elif args.continue_from is not None:
-        training.begin_with(args.continue_from / "model.safetensors")
-        say(ranks, f"starting from {args.continue_from}")
+        say(ranks, training.begin_with(args.continue_from))
 
-    status = loop(training, dataset, chosen, limit, before, made_of)
+    held_out = None
+    if args.validation is not None:
+        samples = open_held_out(args.validation, dataset, derive(args.seed, "validation"))
+        whole = View(phase.sizes[0], phase.sizes[0])  # of Stage A too, which is trained on small crops
+        held_out = HeldOut(samples, whole, 2 * phase.batch_size, training.each, args.workers, args.seed)
+    elif args.validate_every is not None:
+        raise ValueError("--validate-every: there is nothing to validate on; name --validation")
+    status = loop(training, dataset, held_out, chosen, limit, before, made_of)
     if status == 0:
         finish(training, dataset, chosen, recipe.precision)
     return status
@@ -249,18 +301,21 @@ def say(ranks: Ranks, text: str) -> None:
         print(text, flush=True)
 
 
-def deaf(_: int) -> None:
-    """A loader's process leaves the signals to the training: torchrun and Slurm send them to all processes, and the
-    last step needs its pictures."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+def summed(values: list[float], ranks: Ranks) -> list[float]:
+    """Numbers of all processes, added up; all must call it."""
+    numbers = torch.tensor(values, dtype=torch.float64, device=ranks.device)
+    dist.all_reduce(numbers)
+    return numbers.tolist()
 
 
-def loop(training: Training, dataset, chosen: Preset, limit: Limit, before: dict, made_of: dict) -> int:
+def loop(
+    training: Training, dataset, held_out: HeldOut | None, chosen: Preset, limit: Limit, before: dict, made_of: dict
+) -> int:
     """Train from where the training is to the end of its phase, or until it is time to stop."""
     args, ranks, phase, stage = training.args, training.ranks, training.phase, training.stage
     columns = training.objective.columns
     first = training.step
+    row_every, validate_every = max(1, phase.steps // ROWS), args.validate_every or training.recipe.validate_every
 
     def view_of(step: int):
         size = phase.sizes[derive(args.seed, stage, args.phase, "size", step) % len(phase.sizes)]
@@ -279,36 +334,42 @@ def loop(training: Training, dataset, chosen: Preset, limit: Limit, before: dict
             worker_init_fn=deaf,
         )
     )
-    history = History(args.out, columns, phase.steps, first) if ranks.first else None
-    spent, corrupt, stop = before.get("usage"), before.get("corrupt", 0), False
+    history = History(args.out, columns, first) if ranks.first else None
+    spent, corrupt = before.get("usage"), before.get("corrupt", 0)
     bar = progress(range(first, phase.steps), what=f"stage {stage}", unit="steps") if ranks.first else None
     device = "cpu" if ranks.device.type == "cpu" else None
     with Usage(device=device) as usage:
+        (stop,) = summed([limit.told], ranks)  # the first step can take minutes, and nothing is lost without it
         while training.step < phase.steps and not stop:
             began = time.monotonic()
             means, passed_over = training.update(batches)
-            joules = usage.snapshot()["kwh"] * JOULES_PER_KWH
-            more = torch.tensor([passed_over, joules, limit.due()], dtype=torch.float64, device=ranks.device)
-            numbers = torch.cat([torch.stack(means).double(), more])
-            dist.all_reduce(numbers)
-            *values, passed_over, joules, stop = numbers.tolist()
+            # Each step ends with a wait for the GPU: all must stop after the same step, and none may go on from a loss
+            # that is not finite. The GPU idles only while the next step's first kernels are launched.
+            *values, passed_over, stop = summed([*torch.stack(means).tolist(), passed_over, limit.due()], ranks)
             values = dict(zip(columns, (value / ranks.world for value in values), strict=True))
             not_finite({"loss": values["loss"]}, training.step - 1, training.recipe)
             corrupt += int(passed_over)
             stop_at_corrupt(corrupt, max(training.step * phase.batch_size, 1000), args.corrupt_limit)
             seconds = time.monotonic() - began
-            limit.longest_step = max(limit.longest_step, seconds)
             last = training.step == phase.steps
-            if ranks.first:
+            check = held_out is not None and (training.step % validate_every == 0 or last)
+            validation_loss = training.validate(held_out) if check else math.nan
+            limit.longest_step = max(limit.longest_step, time.monotonic() - began)
+            if check or last or training.step % row_every == 0:
+                used = usage.snapshot()  # the GPU's counter takes milliseconds to read
+                (kwh,) = summed([used["kwh"]], ranks)
                 row = {
-                    "learning_rate": learning_rate(training.recipe, training.step - 1),
+                    "learning_rate": learning_rate(training.recipe, training.before + training.step - 1),
                     "images_per_second": phase.batch_size / seconds,
-                    "seconds": (spent or {}).get("seconds", 0.0) + usage.snapshot()["seconds"],
+                    "seconds": (spent or {}).get("seconds", 0.0) + used["seconds"],
                     "memory_gib": memory_gib(ranks.device),
-                    "kwh": (spent or {}).get("kwh", 0.0) + joules / JOULES_PER_KWH,
+                    "kwh": (spent or {}).get("kwh", 0.0) + kwh,
                     "corrupt": corrupt,
+                    "validation_loss": validation_loss,
                 }
-                history.add(training.step, row | values, last)
+                if ranks.first:
+                    history.add(training.step, row | values)
+            if ranks.first:
                 bar.update()
                 bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
             if training.step % args.checkpoint_every == 0 or last or stop:
@@ -361,6 +422,7 @@ def finish(training: Training, dataset, chosen: Preset, precision: str) -> None:
             | {
                 "stage": args.stage,
                 "phase": args.phase,
+                "train_flops": training.train_flops,
                 "parameters": weights.parameters(training.objective.networks),
                 "batch_size": phase.batch_size,
                 "steps": phase.steps,

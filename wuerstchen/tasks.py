@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from wuerstchen import weights
 from wuerstchen.compressor import SemanticCompressor
@@ -22,6 +21,7 @@ from wuerstchen.diffusion import (
     noise_loss,
     predicted_noise_c,
 )
+from wuerstchen.flops import counted
 from wuerstchen.perceptual import perceptual_loss
 from wuerstchen.precompute import images
 from wuerstchen.presets import Preset, to_dict
@@ -404,25 +404,17 @@ def make_task(stage: str, preset: Preset, data: Path, latents: Path | None, seed
     return DIFFUSION_TASKS[stage](preset, stage, Inputs.read(stage, data, latents), seed)
 
 
-def convolution_backward_flops(grad_output, x, weight, bias, *args, out_shape=None, **kwargs) -> int:
-    """FLOPs of a convolution's gradient from shapes: torch 2.15 counts that of a depthwise one as if it were dense."""
-    *_, transposed, _, _, needed = args
-    forward = 2 * math.prod(x if transposed else grad_output) * math.prod(weight[1:])
-    return forward * (bool(needed[0]) + bool(needed[1]))
-
-
 def flops_per_sample(task: Task, step: int = 0) -> int:
     """FLOPs of one sample in a training step, forward and backward, counted by torch on a batch of two."""
     state = copy.deepcopy(task.modules.state_dict())  # batch norm counts what it sees
     task.modules.train()
-    own = {torch.ops.aten.convolution_backward: convolution_backward_flops}
-    with FlopCounterMode(display=False, custom_mapping=own) as counter:
-        task.losses(task.modules, torch.arange(2) % task.n, generator("flops"), step)["loss"].backward()
+    rows = torch.arange(2) % task.n
+    total = counted(lambda: task.losses(task.modules, rows, generator("flops"), step)["loss"])
     task.modules.load_state_dict(state)
     task.modules.zero_grad(set_to_none=True)
     if (adversary := task.adversary()) is not None:
         adversary.zero_grad(set_to_none=True)
-    return counter.get_total_flops() // 2
+    return total // 2
 
 
 def training_flops(task: Task, steps: int) -> int:

@@ -13,11 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from wuerstchen import train, weights
 from wuerstchen.compressor import SemanticCompressor, load_by_order
 from wuerstchen.files import sha256_file
+from wuerstchen.flops import convolution_backward_flops
 from wuerstchen.presets import overridden, preset
 from wuerstchen.tasks import (
     Inputs,
     StageCTask,
-    convolution_backward_flops,
     diffusion_flops,
     latent_scaling,
     make_task,
