@@ -282,6 +282,8 @@ def _train(args: argparse.Namespace, ranks: Ranks, limit: Limit) -> int:
     elif args.continue_from is not None:
         say(ranks, training.begin_with(args.continue_from))
 
+    refuse_differing((training.before, training.step, digest), ranks, args.out)
+
     held_out = None
     if args.validation is not None:
         samples = open_held_out(args.validation, dataset, derive(args.seed, "validation"))
@@ -293,6 +295,15 @@ def _train(args: argparse.Namespace, ranks: Ranks, limit: Limit) -> int:
     if status == 0:
         finish(training, dataset, chosen, recipe.precision)
     return status
+
+
+def refuse_differing(about: tuple, ranks: Ranks, out: Path) -> None:
+    """Raises ValueError, in all processes, where they do not see the same state and data."""
+    found: list = [None] * ranks.world
+    dist.all_gather_object(found, about)
+    if len(set(found)) > 1:
+        steps = ", ".join(str(step) for _, step, _ in found)
+        raise ValueError(f"--out: the processes find other data or other states (steps {steps}); {out} must be shared")
 
 
 def say(ranks: Ranks, text: str) -> None:

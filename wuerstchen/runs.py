@@ -47,19 +47,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the selection of what is held out, or shards precomputed of it like --data",
     )
-    group.add_argument("--validate-every", type=int, metavar="STEPS", help="default: the recipe's")
+    group.add_argument("--validate-every", type=positive, metavar="STEPS", help="default: the recipe's")
     group.add_argument("--weights", type=Path, help="folder of the trained stages that this one builds on")
     group.add_argument(
         "--lpips", type=Path, help="VGG16 weights of Stage A's perceptual loss; default: the asset vgg16"
     )
     group.add_argument("--phase", type=int, default=1, help="which phase of the recipe, from 1")
     group.add_argument("--parallel", choices=("ddp", "fsdp2"), default="ddp")
-    group.add_argument("--micro-batch", type=int, help="samples at a time in each process; default: all of its share")
+    group.add_argument(
+        "--micro-batch", type=positive, help="samples at a time in each process; default: all of its share"
+    )
     group.add_argument("--checkpoint-activations", action="store_true", help="less memory, a third more computation")
     group.add_argument("--workers", type=int, default=8, help="processes that decode pictures, for each GPU")
-    group.add_argument("--checkpoint-every", type=int, default=1000, metavar="STEPS")
+    group.add_argument("--checkpoint-every", type=positive, default=1000, metavar="STEPS")
     group.add_argument("--stop-after", type=duration, metavar="TIME", help="end in time for this limit, e.g. 3h50m")
     group.add_argument("--corrupt-limit", type=float, default=CORRUPT_LIMIT, help="share of corrupt samples to stop at")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} should be a whole number of at least 1")
+    return int(text)
 
 
 def duration(text: str) -> float:

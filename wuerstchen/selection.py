@@ -277,6 +277,7 @@ def select(
             ("unsafe", unsafe <= bounds.unsafe),
         ]
     report = {"samples": len(shard), "corrupt": int((whole["corrupt"] > 0).sum()), "filter": asdict(bounds)}
+    stop_at_corrupt(report["corrupt"], report["samples"], corrupt_limit)
     kept, left_out = np.arange(len(shard)), {}
     for reason, passes in tests:
         left_out[reason] = int((~passes[kept]).sum())
@@ -289,6 +290,9 @@ def select(
     left_out["evaluation picture"] = int(seen.sum())
     kept = kept[~seen]
 
+    if not len(kept):
+        reason = max(left_out, key=left_out.get)
+        raise ValueError(f"none of {len(shard)} samples is selected; most were left out for: {reason}")
     kept_out = kept[:0]
     if validation is not None:
         hidden = held_out(hashes[kept], share)
@@ -296,12 +300,10 @@ def select(
 
     report |= {"selected": len(kept), "left_out": left_out, "excluded_hashes": len(exclude), "distance": distance}
     report |= {"held_out": len(kept_out), "share": share if validation is not None else 0}
-    stop_at_corrupt(report["corrupt"], report["samples"], corrupt_limit)
     if not len(kept):
-        reason = max(left_out, key=left_out.get)
-        raise ValueError(f"none of {len(shard)} samples is selected; most were left out for: {reason}")
+        raise ValueError(f"--share: {share:g} holds all of {len(kept_out)} samples out; lower it")
     if validation is not None and not len(kept_out):
-        raise ValueError(f"--share: {share:g} of {len(kept)} samples holds none of them out; raise it")
+        raise ValueError(f"--share: {share:g} holds none of {len(kept)} samples out; raise it")
     names = [[path.name, path.stat().st_size] for path in paths]
     for target, rows, part in ((validation, kept_out, "validation"), (out, kept, "training")):
         if target is not None:

@@ -88,4 +88,4 @@ def in_two_processes(jobs):
         timeout=600,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
+    return ended.stdout + ended.stderr

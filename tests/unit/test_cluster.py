@@ -62,8 +62,13 @@ def test_a_killed_training_of_two_processes_resumes_bit_by_bit(killed, parallel)
 def test_fsdp2_computes_what_ddp_computes(killed):
     ours, theirs = (weights.load(killed[p][0] / "model.safetensors")[0] for p in ("fsdp2", "ddp"))
     assert set(ours) == set(theirs)
+    for column in ("loss", "validation_loss"):
+        found = [[float(value or 0) for value in losses(killed[p][0], column)] for p in ("fsdp2", "ddp")]
+        assert found[0] == pytest.approx(found[1], rel=1e-4)
     for name, tensor in theirs.items():
-        assert torch.allclose(ours[name], tensor, rtol=1e-3, atol=1e-5), name
+        # where a gradient is next to nothing, AdamW makes a whole step (1e-3) of its rounding
+        assert torch.allclose(ours[name], tensor, rtol=1e-3, atol=1e-3), name
+        assert (ours[name] - tensor).float().square().mean() < 1e-8 + 1e-8 * tensor.float().square().mean(), name
     moved = SemanticCompressor(preset("tiny").compressor, pretrained=True).state_dict()
     assert any((theirs[f"compressor.{name}"] != value).any() for name, value in moved.items() if "weight" in name)
 
@@ -222,14 +227,14 @@ def test_phases_go_on_from_the_one_before_at_their_own_sizes(shards, tmp_path, m
     out = {"--out": tmp_path / "alone", "--continue-from": tmp_path / "bare"}
     train.main([str(out.get(before, flag)) for before, flag in zip(["", *flags], flags, strict=False)])
     assert [float(rate) for rate in losses(tmp_path / "alone", "learning_rate")] == [0.0005, 0.001]
-    assert seen[:2] == [(4, (3, 3))] * 2 and seen[7:] == [(2, (3, 3))] * 2
+    assert seen[:2] == [(4, (3, 3))] * 2 and seen[7:] == [(2, (3, 3))] * 4
     assert {shape for _, shape in seen[2:7]} <= {(3, 5), (5, 3), (3, 3)} and len({s for _, s in seen[2:7]}) > 1
     models = [tmp_path / str(number) / "model.safetensors" for number in (1, 2, 3)]
     interpolate.main([str(models[1]), str(models[2]), "--out", str(tmp_path / "final.safetensors")])
     (a, about), (b, _), (final, said) = (weights.load(path) for path in (*models[1:], tmp_path / "final.safetensors"))
     assert all(torch.allclose(final[name], (a[name] + b[name]) / 2) for name in a) and set(final) == set(a)
     assert about["stage_c"] == said["stage_c"] and [part["share"] for part in said["interpolated"]] == [0.5, 0.5]
-    # a phase starts from the average of the one before
+    # a phase starts from what the one before has learnt
     first, before = weights.load(models[0])[0], StageC(chosen.stage_c).state_dict()
     assert any(not torch.equal(first[f"stage_c.{name}"], tensor) for name, tensor in before.items())
     other = tmp_path / "other.safetensors"

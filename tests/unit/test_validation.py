@@ -51,6 +51,14 @@ def test_validation_is_the_same_with_any_number_of_processes(shards, tmp_path, n
     assert [float(losses(out, "validation_loss")[0]) for out in folders] == pytest.approx([noise_error] * 4, rel=1e-4)
 
 
+def test_processes_that_see_different_states_say_so(shards, tmp_path):
+    """As where --out is on a disk of each machine's own."""
+    train.main(arguments(shards, "c", tmp_path / "0", "--steps", 2))
+    flags = arguments(shards, "c", f"{tmp_path}/{{rank}}", "--steps", 3)
+    said = in_two_processes([{"arguments": flags, "fails": True}])
+    assert said.count("find other data or other states (steps 2, 0)") == 2
+
+
 @pytest.mark.parametrize(("stage", "parallel"), [("a", "ddp"), ("b", "fsdp2")])
 def test_validation_does_not_disturb_the_training(shards, tmp_path, stage, parallel):
     more = ["--parallel", parallel, "--selection", shards / "training.safetensors", "--steps", 5]

@@ -142,8 +142,8 @@ def test_duplicates_and_evaluation_pictures_are_left_out(tmp_path):
 
 
 def test_a_picture_is_held_out_in_every_selection_and_with_its_copies(tmp_path):
-    numbers = [*range(40), 3, 7]  # two copies, which the second shards do not know as such
-    paths = scanned(tmp_path, [tar_shards.sample(i) for i in numbers[:40]], [tar_shards.sample(i) for i in (3, 7)])
+    # eight copies, which the second shard does not know as such
+    paths = scanned(tmp_path, *([tar_shards.sample(i) for i in numbers] for numbers in (range(40), range(8))))
 
     def parts(name, shards, share, size):
         selection.main(
@@ -162,11 +162,13 @@ def test_a_picture_is_held_out_in_every_selection_and_with_its_copies(tmp_path):
     trained, held = parts("first", "0", 0.5, 100)
     assert not trained & held and len(trained | held) == 40 and 8 < len(held) < 32
     again, still = parts("second", "1", 0.5, 64)
-    assert again <= trained and still <= held and len(again | still) == 2
+    assert again <= trained and still <= held and len(again | still) == 8
     fewer = parts("third", "0", 0.25, 100)[1]
     assert fewer < held
-    with pytest.raises(SystemExit, match="--share: 1e-06 of 40 samples holds none of them out; raise it"):
+    with pytest.raises(SystemExit, match="--share: 1e-06 holds none of 40 samples out; raise it"):
         parts("none", "0", 1e-6, 100)
+    with pytest.raises(SystemExit, match="--share: 0.999999 holds all of 40 samples out; lower it"):
+        parts("none", "0", 0.999999, 100)
     with pytest.raises(ValueError, match="--share: 1 should be between 0 and 1"):
         select(paths, tmp_path / "scans", tmp_path / "x", Filter(), np.array([], np.uint64), 4, share=1)
 
