@@ -23,8 +23,8 @@ from workflow.settings import (
 from wuerstchen.conditions import DRAWS
 from wuerstchen.diffusion import LOSS_WEIGHTS, TIMESTEP_SAMPLING
 from wuerstchen.execution import native_precision
+from wuerstchen.optimisers import OPTIMISERS
 from wuerstchen.presets import NAMES, preset
-from wuerstchen.train import OPTIMISERS
 
 
 def changed(config: dict, path: str, value: object) -> dict:

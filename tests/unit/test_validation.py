@@ -8,10 +8,10 @@ import torch
 from cluster_runs import arguments, held_out, in_two_processes, losses, same_state
 
 from wuerstchen import latents, train
+from wuerstchen.flops import diffusion_flops
 from wuerstchen.objectives import make_objective, phases
 from wuerstchen.presets import preset
 from wuerstchen.seeds import derive, generator
-from wuerstchen.tasks import diffusion_flops
 from wuerstchen.webdata import Pictures, Selection, View
 
 pytestmark = pytest.mark.usefixtures("on_the_cpu")
