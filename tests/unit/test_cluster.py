@@ -68,7 +68,7 @@ def test_fsdp2_computes_what_ddp_computes(killed):
     for name, tensor in theirs.items():
         # where a gradient is next to nothing, AdamW makes a whole step (1e-3) of its rounding
         assert torch.allclose(ours[name], tensor, rtol=1e-3, atol=1e-3), name
-        assert (ours[name] - tensor).float().square().mean() < 1e-8 + 1e-8 * tensor.float().square().mean(), name
+        assert (ours[name] - tensor).float().square().mean() < 1e-8 + 1e-6 * tensor.float().square().mean(), name
     moved = SemanticCompressor(preset("tiny").compressor, pretrained=True).state_dict()
     assert any((theirs[f"compressor.{name}"] != value).any() for name, value in moved.items() if "weight" in name)
 
