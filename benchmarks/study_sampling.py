@@ -20,8 +20,8 @@ from evaluation.generators.trained import BATCH
 from evaluation.prompts import read_prompts
 from wuerstchen.diffusion import predicted_noise_b, predicted_noise_c
 from wuerstchen.pipeline import BaselineLDM, Wuerstchen, doubled, guided_noise
+from wuerstchen.scaling import unscale_latents
 from wuerstchen.seeds import generator
-from wuerstchen.tasks import unscale_latents
 
 ROUNDS = 3
 SEED = 0

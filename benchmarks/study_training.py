@@ -20,19 +20,13 @@ from benchmarks.measure import MATRIX_GFLOP, OURS, PLAIN, matrix_products, media
 from wuerstchen.diffusion import predicted_noise_c
 from wuerstchen.execution import can_compile, compile_blocks, native_precision
 from wuerstchen.files import sha256_file, write_jsonl
+from wuerstchen.flops import diffusion_flops, flops_per_sample
+from wuerstchen.inputs import Inputs
 from wuerstchen.muon import Muon
 from wuerstchen.presets import Preset, preset
 from wuerstchen.seeds import generator
 from wuerstchen.shards import write_shard
-from wuerstchen.tasks import (
-    DIFFUSION_TASKS,
-    Inputs,
-    StageATask,
-    StageCTask,
-    Task,
-    diffusion_flops,
-    flops_per_sample,
-)
+from wuerstchen.tasks import DIFFUSION_TASKS, StageATask, StageCTask, Task
 from wuerstchen.train import Trainer
 
 STAGES = ("a", "b", "c", "baseline-ldm")

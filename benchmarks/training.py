@@ -23,12 +23,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import MATRIX, kept, matrix_product, medians
 from benchmarks.sampling import randomised
 from wuerstchen import weights
-from wuerstchen.cluster import Training
 from wuerstchen.compressor import SemanticCompressor
 from wuerstchen.distributed import Ranks, start
 from wuerstchen.execution import native_precision
 from wuerstchen.files import write_json
 from wuerstchen.objectives import make_objective
+from wuerstchen.parallel import Training
 from wuerstchen.presets import CompressorConfig, Phase, Preset, StageCConfig, overridden, preset, to_dict
 from wuerstchen.runs import add_arguments
 from wuerstchen.seeds import derive

@@ -144,6 +144,8 @@ def test_plan_of_the_papers_study_without_any_data(tree: Path) -> None:
         aesthetic = (stage, phase) == ("c", 4)
         assert ("--data 'data/laion-aesthetic/{000000..000999}.tar'" in line) == aesthetic
         assert ("--data 'data/laion/{000000..009999}.tar'" in line) != aesthetic
+        data = f"results/paper/data/{'aesthetic' if aesthetic else 'base'}"
+        assert f"--selection {data}/selection.safetensors --validation {data}/validation.safetensors" in line
         earlier = f"--continue-from results/paper/train/{stage}/phases/{phase - 1} "
         assert (earlier in line) == (phase > 1)
     (step,) = re.findall(r"wuerstchen.interpolate (.*) --out", run.stdout)

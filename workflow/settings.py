@@ -19,7 +19,7 @@ import jsonschema
 import yaml
 
 from wuerstchen.files import write_text
-from wuerstchen.presets import DiffusionRecipe, StageARecipe, preset, settable
+from wuerstchen.presets import NAMES, DiffusionRecipe, StageARecipe, preset, settable
 
 SCHEMA = Path(__file__).parent.parent / "config" / "schema.yaml"
 TYPES = {
@@ -32,16 +32,7 @@ TYPES = {
 }
 
 
-# Names that a recipe's fields may have, and least values other than 0.
-CHOICES = {
-    "optimiser": ["adamw", "muon"],
-    "loss_weight": ["p2-paper", "p2-code", "velocity", "none"],
-    "timesteps": ["uniform", "released"],
-    "precision": ["bf16", "fp32"],
-    "perceptual": ["lpips", "efficientnet-lite1"],
-    "drop_text_per": ["sample", "batch"],
-    "drop_image_per": ["sample", "batch"],
-}
+# Least values of a recipe's fields other than 0.
 LEAST = {"steps": 1, "batch_size": 1}
 
 
@@ -66,8 +57,8 @@ def recipe_schema(stage: str) -> dict[str, dict]:
     for field in settable(StageARecipe if stage == "a" else DiffusionRecipe):
         about = {"description": f"The recipe's {field.name}."}
         least = {"minimum": LEAST.get(field.name, 0)}
-        if field.name in CHOICES:
-            found[field.name] = about | {"type": "string", "enum": CHOICES[field.name]}
+        if field.name in NAMES:
+            found[field.name] = about | {"type": "string", "enum": [*NAMES[field.name]]}
         elif field.type in (int, float):
             found[field.name] = about | {"type": {int: "integer", float: "number"}[field.type]} | least
         elif field.type is bool:

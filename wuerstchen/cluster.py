@@ -6,13 +6,14 @@
         --data 'shards/{000000..000999}.tar' --weights train --seed 0 --stop-after 3h50m --out train/c-1
 
 A run that is cut off goes on by the same command, with the same batches and the same randomness: samples depend on
-(seed, position), noise and dropout on (seed, stage, step, rank). It ends with status `STOPPED` where it stopped itself
-before the time limit or was told to by SIGTERM or SIGUSR1, and there is more to do.
+(seed, position), noise and dropout on (seed, stage, step, rank). With --validation the moving average's loss on samples
+that are never trained on goes into the history every so many steps (`wuerstchen.validation`). A run ends with status
+`STOPPED` where it stopped itself before the time limit or was told to by SIGTERM or SIGUSR1, and there is more to do.
 """
 
 import argparse
 import json
-import signal
+import math
 import sys
 import time
 from dataclasses import replace
@@ -24,144 +25,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from wuerstchen import weights
-from wuerstchen.distributed import (
-    Checkpoints,
-    Ranks,
-    accumulating,
-    assign,
-    average,
-    checkpoint_activations,
-    floats,
-    gathered,
-    load_optimiser,
-    local,
-    optimiser_tensors,
-    read_state,
-    spread,
-    start,
-)
-from wuerstchen.execution import compile_blocks, native_precision
+from wuerstchen.distributed import Ranks, gathered, start
 from wuerstchen.files import sha256_text, write_json, write_text
-from wuerstchen.objectives import Objective, make_objective, phases, precomputed, view
+from wuerstchen.objectives import make_objective, phases, precomputed, view
+from wuerstchen.optimisers import learning_rate, not_finite
 from wuerstchen.paper import with_baseline
-from wuerstchen.presets import Phase, Preset, overridden, preset, to_dict
+from wuerstchen.parallel import Training
+from wuerstchen.presets import Preset, overridden, preset, to_dict
 from wuerstchen.progress import progress
-from wuerstchen.runs import STOPPED, History, Limit, added_usage, memory_gib
+from wuerstchen.runs import ROWS, STOPPED, History, Limit, added_usage, deaf, memory_gib
 from wuerstchen.seeds import derive
-from wuerstchen.train import adamw, descend, ema_decay, learning_rate, not_finite
-from wuerstchen.usage import JOULES_PER_KWH, Usage
-from wuerstchen.webdata import Batches, LatentShards, Pictures, Selection, expand, stop_at_corrupt
-
-
-class Training:
-    """One process's part of a training: the wrapped networks, their moving average, optimisers and checkpoints."""
-
-    def __init__(self, objective: Objective, chosen: Preset, phase: Phase, args: argparse.Namespace, ranks: Ranks):
-        self.objective, self.phase, self.args, self.ranks = objective, phase, args, ranks
-        self.recipe, self.stage, self.step = chosen.recipes[args.stage], args.stage, 0
-        each = args.micro_batch or phase.batch_size // ranks.world
-        self.accumulate = phase.batch_size // max(each * ranks.world, 1)
-        if not each or each * ranks.world * self.accumulate != phase.batch_size:
-            raise ValueError(
-                f"--micro-batch: {each} samples in each of {ranks.world} processes do not divide the batch of"
-                f" {phase.batch_size}"
-            )
-        if self.recipe.optimiser != "adamw":
-            raise ValueError(f"optimiser: {self.recipe.optimiser!r} does not run on a cluster; use adamw, the paper's")
-        self.bf16 = self.recipe.precision == "bf16"
-        if ranks.device.type == "cpu":
-            self.bf16 = native_precision(self.recipe.precision) == "bf16"
-        elif self.recipe.compiled:
-            compile_blocks(objective)
-        if args.checkpoint_activations:
-            checkpoint_activations(objective)
-        self.model = spread(objective, args.parallel, ranks)
-        networks = objective.networks
-        slow = networks["compressor"].backbone.parameters() if "compressor" in networks else []
-        self.optimisers = adamw(networks, self.recipe, slow)
-        named = [*networks.named_parameters()]
-        if (adversary := objective.adversary()) is not None:
-            self.optimisers += adamw(adversary, self.recipe, [])
-            named += [(f"adversary.{name}", p) for name, p in adversary.named_parameters()]
-        self.names = {id(p): name for name, p in named}
-        self.averaged = {name: tensor.detach().clone() for name, tensor in floats(networks).items()}
-        self.checkpoints = Checkpoints(args.out / "state")
-
-    def update(self, batches) -> tuple[list[Tensor], int]:
-        """One step. Returns the mean of each of the objective's columns in this process, and how many samples of its
-        were passed over as corrupt."""
-        columns = self.objective.columns
-        sums, corrupt = [torch.zeros((), device=self.ranks.device) for _ in columns], 0
-        place = (self.args.seed, self.stage, self.args.phase, "step", self.step, "rank", self.ranks.rank)
-        torch.manual_seed(derive(*place, "dropout"))
-        for micro in range(self.accumulate):
-            batch = next(batches)
-            corrupt += int(batch["corrupt"].sum())
-            random = torch.Generator(self.ranks.device).manual_seed(derive(*place, "micro", micro))
-            with accumulating(self.model, micro == self.accumulate - 1):
-                with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
-                    with torch.no_grad():
-                        inputs = self.objective.prepare(batch)
-                    losses = self.model(inputs, random, self.step)
-                (losses["loss"] / self.accumulate).backward()
-                if "discriminator" in losses:
-                    (losses["discriminator"] / self.accumulate).backward()
-            nothing = torch.full((), torch.nan, device=self.ranks.device)
-            for i, name in enumerate(columns):
-                sums[i] += losses.get(name, nothing).detach().float() / self.accumulate
-        if (adversary := self.objective.adversary()) is not None:
-            average((p.grad for p in adversary.parameters() if p.grad is not None), self.ranks.world)
-        descend(self.optimisers, self.recipe, self.step)
-        self.step += 1
-        networks = self.objective.networks
-        average((b for b in networks.buffers() if b.is_floating_point()), self.ranks.world)
-        with torch.no_grad():
-            theirs = [local(tensor) for tensor in floats(networks).values()]
-            ours = [local(tensor) for tensor in self.averaged.values()]
-            torch._foreach_lerp_(ours, theirs, 1 - ema_decay(self.recipe, self.step))
-        return sums, corrupt
-
-    def save(self, about: dict) -> None:
-        """Write the state; all processes must call it."""
-        parts = {"networks": self.objective.networks.state_dict(), "averaged": self.averaged}
-        if (adversary := self.objective.adversary()) is not None:
-            parts["adversary"] = adversary.state_dict()
-        for i, optimiser in enumerate(self.optimisers):
-            parts[f"optimiser.{i}"] = optimiser_tensors(optimiser, self.names)
-        tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-        tensors = gathered(tensors, self.ranks)
-        if self.ranks.first:
-            self.checkpoints.save(tensors, about | {"step": self.step})
-        dist.barrier()
-
-    def restore(self, path: Path) -> None:
-        """Go on from a state."""
-        parts = read_state(path)
-        self.load(parts["networks"], path)
-        for name, tensor in self.averaged.items():
-            assign(tensor, parts["averaged"][name])
-        if (adversary := self.objective.adversary()) is not None:
-            adversary.load_state_dict(parts["adversary"])
-        for i, optimiser in enumerate(self.optimisers):
-            load_optimiser(optimiser, parts.get(f"optimiser.{i}", {}), self.names)
-        self.step = weights.metadata(path)["step"]
-
-    def load(self, tensors: dict[str, Tensor], source: Path) -> None:
-        """Load whole tensors of the networks, strictly."""
-        state = self.objective.networks.state_dict()
-        if wrong := sorted(set(state) ^ set(tensors)):
-            kind = "extra" if wrong[0] in tensors else "missing"
-            raise ValueError(f"{source}: tensor {wrong[0]} is {kind} ({len(wrong)} names differ)")
-        for name, target in state.items():
-            if target.shape != tensors[name].shape:
-                raise ValueError(f"{source}: {name} is {tuple(tensors[name].shape)}, expected {tuple(target.shape)}")
-            assign(target, tensors[name])
-
-    def begin_with(self, path: Path) -> None:
-        """Start from what an earlier phase saved: its moving average."""
-        self.load(weights.load(path)[0], path)
-        for name, tensor in floats(self.objective.networks).items():
-            local(self.averaged[name]).copy_(local(tensor.detach()))
+from wuerstchen.usage import Usage
+from wuerstchen.validation import HeldOut, open_held_out
+from wuerstchen.webdata import Batches, LatentShards, Pictures, Selection, View, expand, stop_at_corrupt
 
 
 def open_data(args: argparse.Namespace, chosen: Preset, seed: int) -> tuple[Pictures | LatentShards, str]:
@@ -208,8 +84,6 @@ def train(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, ranks: Ranks, limit: Limit) -> int:
     chosen = overridden(with_baseline(preset(args.preset), args.baseline), args.stage, args.set)
-    if args.stage not in chosen.recipes:
-        raise ValueError(f"preset {args.preset} has no training recipe for stage {args.stage}")
     recipe, known = chosen.recipes[args.stage], phases(chosen, args.stage)
     if not 1 <= args.phase <= len(known):
         raise ValueError(f"--phase: {args.phase}; stage {args.stage} of preset {args.preset} has {len(known)}")
@@ -240,13 +114,30 @@ def _train(args: argparse.Namespace, ranks: Ranks, limit: Limit) -> int:
             raise ValueError(f"{state} is at step {training.step}, past the {phase.steps} asked for")
         say(ranks, f"resuming at step {training.step}")
     elif args.continue_from is not None:
-        training.begin_with(args.continue_from / "model.safetensors")
-        say(ranks, f"starting from {args.continue_from}")
+        say(ranks, training.begin_with(args.continue_from))
 
-    status = loop(training, dataset, chosen, limit, before, made_of)
+    refuse_differing((training.before, training.step, digest), ranks, args.out)
+
+    held_out = None
+    if args.validation is not None:
+        samples = open_held_out(args.validation, dataset, derive(args.seed, "validation"))
+        whole = View(phase.sizes[0], phase.sizes[0])  # of Stage A too, which is trained on small crops
+        held_out = HeldOut(samples, whole, 2 * phase.batch_size, training.each, args.workers, args.seed)
+    elif args.validate_every is not None:
+        raise ValueError("--validate-every: there is nothing to validate on; name --validation")
+    status = loop(training, dataset, held_out, chosen, limit, before, made_of)
     if status == 0:
         finish(training, dataset, chosen, recipe.precision)
     return status
+
+
+def refuse_differing(about: tuple, ranks: Ranks, out: Path) -> None:
+    """Raises ValueError, in all processes, where they do not see the same state and data."""
+    found: list = [None] * ranks.world
+    dist.all_gather_object(found, about)
+    if len(set(found)) > 1:
+        steps = ", ".join(str(step) for _, step, _ in found)
+        raise ValueError(f"--out: the processes find other data or other states (steps {steps}); {out} must be shared")
 
 
 def say(ranks: Ranks, text: str) -> None:
@@ -255,18 +146,21 @@ def say(ranks: Ranks, text: str) -> None:
         print(text, flush=True)
 
 
-def deaf(_: int) -> None:
-    """A loader's process leaves the signals to the training: torchrun and Slurm send them to all processes, and the
-    last step needs its pictures."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+def summed(values: list[float], ranks: Ranks) -> list[float]:
+    """Numbers of all processes, added up; all must call it."""
+    numbers = torch.tensor(values, dtype=torch.float64, device=ranks.device)
+    dist.all_reduce(numbers)
+    return numbers.tolist()
 
 
-def loop(training: Training, dataset, chosen: Preset, limit: Limit, before: dict, made_of: dict) -> int:
+def loop(
+    training: Training, dataset, held_out: HeldOut | None, chosen: Preset, limit: Limit, before: dict, made_of: dict
+) -> int:
     """Train from where the training is to the end of its phase, or until it is time to stop."""
     args, ranks, phase, stage = training.args, training.ranks, training.phase, training.stage
     columns = training.objective.columns
     first = training.step
+    row_every, validate_every = max(1, phase.steps // ROWS), args.validate_every or training.recipe.validate_every
 
     def view_of(step: int):
         size = phase.sizes[derive(args.seed, stage, args.phase, "size", step) % len(phase.sizes)]
@@ -285,36 +179,42 @@ def loop(training: Training, dataset, chosen: Preset, limit: Limit, before: dict
             worker_init_fn=deaf,
         )
     )
-    history = History(args.out, columns, phase.steps, first) if ranks.first else None
-    spent, corrupt, stop = before.get("usage"), before.get("corrupt", 0), False
+    history = History(args.out, columns, first) if ranks.first else None
+    spent, corrupt = before.get("usage"), before.get("corrupt", 0)
     bar = progress(range(first, phase.steps), what=f"stage {stage}", unit="steps") if ranks.first else None
     device = "cpu" if ranks.device.type == "cpu" else None
     with Usage(device=device) as usage:
+        (stop,) = summed([limit.told], ranks)  # the first step can take minutes, and nothing is lost without it
         while training.step < phase.steps and not stop:
             began = time.monotonic()
             means, passed_over = training.update(batches)
-            joules = usage.snapshot()["kwh"] * JOULES_PER_KWH
-            more = torch.tensor([passed_over, joules, limit.due()], dtype=torch.float64, device=ranks.device)
-            numbers = torch.cat([torch.stack(means).double(), more])
-            dist.all_reduce(numbers)
-            *values, passed_over, joules, stop = numbers.tolist()
+            # Each step ends with a wait for the GPU: all must stop after the same step, and none may go on from a loss
+            # that is not finite. The GPU idles only while the next step's first kernels are launched.
+            *values, passed_over, stop = summed([*torch.stack(means).tolist(), passed_over, limit.due()], ranks)
             values = dict(zip(columns, (value / ranks.world for value in values), strict=True))
             not_finite({"loss": values["loss"]}, training.step - 1, training.recipe)
             corrupt += int(passed_over)
             stop_at_corrupt(corrupt, max(training.step * phase.batch_size, 1000), args.corrupt_limit)
             seconds = time.monotonic() - began
-            limit.longest_step = max(limit.longest_step, seconds)
             last = training.step == phase.steps
-            if ranks.first:
+            check = held_out is not None and (training.step % validate_every == 0 or last)
+            validation_loss = training.validate(held_out) if check else math.nan
+            limit.longest_step = max(limit.longest_step, time.monotonic() - began)
+            if check or last or training.step % row_every == 0:
+                used = usage.snapshot()  # the GPU's counter takes milliseconds to read
+                (kwh,) = summed([used["kwh"]], ranks)
                 row = {
-                    "learning_rate": learning_rate(training.recipe, training.step - 1),
+                    "learning_rate": learning_rate(training.recipe, training.before + training.step - 1),
                     "images_per_second": phase.batch_size / seconds,
-                    "seconds": (spent or {}).get("seconds", 0.0) + usage.snapshot()["seconds"],
+                    "seconds": (spent or {}).get("seconds", 0.0) + used["seconds"],
                     "memory_gib": memory_gib(ranks.device),
-                    "kwh": (spent or {}).get("kwh", 0.0) + joules / JOULES_PER_KWH,
+                    "kwh": (spent or {}).get("kwh", 0.0) + kwh,
                     "corrupt": corrupt,
+                    "validation_loss": validation_loss,
                 }
-                history.add(training.step, row | values, last)
+                if ranks.first:
+                    history.add(training.step, row | values)
+            if ranks.first:
                 bar.update()
                 bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
             if training.step % args.checkpoint_every == 0 or last or stop:
@@ -367,6 +267,7 @@ def finish(training: Training, dataset, chosen: Preset, precision: str) -> None:
             | {
                 "stage": args.stage,
                 "phase": args.phase,
+                "train_flops": training.train_flops,
                 "parameters": weights.parameters(training.objective.networks),
                 "batch_size": phase.batch_size,
                 "steps": phase.steps,

@@ -49,12 +49,12 @@ def start() -> Ranks:
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32, as the authors trained
-    backend = "nccl" if cuda else "gloo"
-    if "RANK" in os.environ:
-        dist.init_process_group(backend)
-    else:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    # bound to its GPU, a process need not guess in a barrier which one is its own
+    options = {"backend": "nccl", "device_id": device} if cuda else {"backend": "gloo"}
+    if "RANK" not in os.environ:
+        options |= {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    dist.init_process_group(**options)
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
 
 

@@ -5,6 +5,7 @@ shared. An objective is a module, so that DDP and FSDP2 can wrap it: its childre
 are not among them and run before, without gradients.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from wuerstchen.perceptual import perceptual_loss
 from wuerstchen.precompute import load_compressor
 from wuerstchen.presets import Phase, Preset, TextConfig, to_dict
 from wuerstchen.scaling import latent_scaling, scale_latents
+from wuerstchen.seeds import generator
 from wuerstchen.stage_a import Discriminator, StageA
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
@@ -39,6 +41,11 @@ Losses = dict[str, Tensor]
 def as_images(pictures: Tensor, device: torch.device) -> Tensor:
     """uint8 pictures (n, 3, h, w) as float32 in [0, 1] on the device, channels last in memory."""
     return pictures.to(device, non_blocking=True).float().div(255).contiguous(memory_format=torch.channels_last)
+
+
+def each_mse(x: Tensor, y: Tensor) -> Tensor:
+    """Mean squared error of each sample, float32 (n,)."""
+    return (x.float() - y.float()).square().flatten(1).mean(1)
 
 
 class Objective(nn.Module):
@@ -57,9 +64,15 @@ class Objective(nn.Module):
         """What `forward` needs of a batch as the loader gives it, computed by frozen networks without gradients."""
         raise NotImplementedError
 
-    def forward(self, inputs: dict[str, Tensor], random: torch.Generator, step: int) -> Losses:
-        """Losses of prepared inputs; "loss" is what is minimised."""
+    def forward(self, inputs: dict[str, Tensor], random: torch.Generator | None, step: int) -> Losses:
+        """Losses of prepared inputs; "loss" is what is minimised. `random` None means validation: "loss" is that of
+        each sample, (n,), and nothing is drawn."""
         raise NotImplementedError
+
+    def fixed(self, inputs: dict[str, Tensor], numbers: Sequence[int], total: int, seed: int) -> dict[str, Tensor]:
+        """Prepared inputs with all that training draws and validation keeps: those of the held-out samples `numbers` of
+        `total` are the same at every check, whatever else is in the batch."""
+        return inputs
 
     def adversary(self) -> nn.Module | None:
         """A network that is trained against the others, on the loss "discriminator"."""
@@ -93,8 +106,11 @@ class StageAObjective(Objective):
     def prepare(self, batch: dict) -> dict[str, Tensor]:
         return {"images": as_images(batch["image"], self.device)}
 
-    def forward(self, inputs: dict[str, Tensor], random: torch.Generator, step: int) -> Losses:
+    def forward(self, inputs: dict[str, Tensor], random: torch.Generator | None, step: int) -> Losses:
         recipe, real, discriminator = self.recipe, inputs["images"], self.adversary()
+        if random is None:  # unquantised latents, as Stage B uses them
+            stage_a = self.networks["stage_a"]
+            return {"loss": each_mse(stage_a.decode(stage_a.encode(real)).clamp(0, 1), real)}
         keep = torch.rand(len(real), generator=random, device=self.device) >= recipe.drop_quantisation
         fake, indices, vq = self.networks["stage_a"](real, keep)
         fake = fake.float()
@@ -108,7 +124,8 @@ class StageAObjective(Objective):
             loss = loss + recipe.adversarial_weight * parts["adversarial"]
             on_real, on_fake = discriminator(real).float(), discriminator(fake.detach()).float()
             parts["discriminator"] = 0.5 * (F.softplus(-on_real).mean() + F.softplus(on_fake).mean())
-        parts["codes_used"] = torch.tensor(float(len(indices.unique())), device=self.device)
+        used = torch.zeros(self.preset.stage_a.codebook_size, device=self.device)
+        parts["codes_used"] = used.index_fill_(0, indices.flatten(), 1.0).sum()  # `unique` would wait for the GPU
         return {"loss": loss, **parts}
 
     @torch.inference_mode()
@@ -142,8 +159,19 @@ class DiffusionObjective(Objective):
         captions = batch["caption"]
         return self.encoder.encode(captions, len(captions)).to(self.device).float()
 
-    def forward(self, inputs: dict[str, Tensor], random: torch.Generator, step: int) -> Losses:
+    def fixed(self, inputs, numbers, total, seed):
+        """Noise for each sample, and timesteps evenly spaced over all of them."""
+        shape = inputs["clean"].shape[1:]
+        noise = torch.stack([torch.randn(shape, generator=generator(seed, "validation", i)) for i in numbers])
+        t = (torch.tensor(numbers) + 0.5) / total
+        return inputs | {"noise": noise.to(self.device), "t": t.to(self.device)}
+
+    def forward(self, inputs: dict[str, Tensor], random: torch.Generator | None, step: int) -> Losses:
         clean, n = inputs["clean"], len(inputs["clean"])
+        if random is None:  # conditions are neither noised nor dropped, and all timesteps count alike
+            t, noise = inputs["t"], inputs["noise"]
+            noised = self.schedule.add_noise(clean, t, noise).contiguous(memory_format=torch.channels_last)
+            return {"loss": each_mse(self.predict(noised, t, inputs["tokens"], inputs, None), noise)}
         t = self.timesteps(torch.rand(n, generator=random, device=self.device))
         noise = torch.randn(clean.shape, generator=random, device=self.device)
         noised = self.schedule.add_noise(clean, t, noise).contiguous(memory_format=torch.channels_last)
@@ -152,8 +180,8 @@ class DiffusionObjective(Objective):
         predicted = self.predict(noised, t, text, inputs, random)
         return {"loss": noise_loss(predicted, noise, self.weight(self.schedule.alpha_bar(t)))}
 
-    def predict(self, noised: Tensor, t: Tensor, text: Tensor, inputs: dict, random: torch.Generator) -> Tensor:
-        """Predicted noise."""
+    def predict(self, noised: Tensor, t: Tensor, text: Tensor, inputs: dict, random: torch.Generator | None) -> Tensor:
+        """Predicted noise; `random` None means validation."""
         raise NotImplementedError
 
 
@@ -190,8 +218,8 @@ class StageBObjective(DiffusionObjective):
     def prepare(self, batch: dict) -> dict[str, Tensor]:
         inputs = {"tokens": self.tokens(batch)}
         if "a" in batch:
-            inputs["clean"] = batch["a"].to(self.device).float()
-            inputs["image"] = batch["compressor"].to(self.device).float()
+            inputs["clean"] = batch["a"].to(self.device, non_blocking=True).float()
+            inputs["image"] = batch["compressor"].to(self.device, non_blocking=True).float()
             return inputs
         images = as_images(batch["image"], self.device)
         inputs["clean"] = self.frozen["stage_a"].encode(images)
@@ -206,7 +234,9 @@ class StageBObjective(DiffusionObjective):
             image = compressed(self.networks["compressor"], self.preset, inputs["images"])
         else:
             image = inputs["image"]
-        image = disturbed(image.float(), self.recipe, self.schedule, random)
+        image = image.float()
+        if random is not None:
+            image = disturbed(image, self.recipe, self.schedule, random)
         stage_b = self.networks["stage_b"]
         a, b = stage_b(noised, t, stage_b.condition(text, image, noised.shape[-2:]))
         return OBJECTIVES[self.preset.stage_b.objective](noised, a, b)
@@ -238,7 +268,7 @@ class StageCObjective(DiffusionObjective):
 
     def prepare(self, batch: dict) -> dict[str, Tensor]:
         if "compressor" in batch:
-            latents = batch["compressor"].to(self.device).float()
+            latents = batch["compressor"].to(self.device, non_blocking=True).float()
         else:
             images = as_images(batch["image"], self.device)
             # pictures come at the size that the compressor sees

@@ -44,7 +44,7 @@ def joined_usage(records: list[dict]) -> dict:
     sums: dict | None = None
     for record in records:
         sums = added_usage(sums, [record])
-    return records[-1] | sums | {"samples": sum(record["samples"] for record in records)}
+    return records[-1] | sums | {key: sum(record[key] for record in records) for key in ("samples", "train_flops")}
 
 
 def join(phases: list[Path], model: Path, out: Path) -> None:

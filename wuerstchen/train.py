@@ -7,26 +7,24 @@ import io
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from wuerstchen import weights
-from wuerstchen.blocks import AttentionBlock, ResBlock, TimestepBlock
-from wuerstchen.conditions import DRAWS
-from wuerstchen.diffusion import LOSS_WEIGHTS, TIMESTEP_SAMPLING
 from wuerstchen.execution import autocast, can_compile, compile_blocks, native_precision
 from wuerstchen.files import atomic_path, sha256_file, sha256_text, write_json, write_text
-from wuerstchen.muon import Muon
+from wuerstchen.flops import diffusion_flops, training_flops
+from wuerstchen.optimisers import OPTIMISERS, adamw, descend, ema_decay, learning_rate, not_finite
 from wuerstchen.presets import Preset, Recipe, overridden, preset, to_dict
 from wuerstchen.runs import add_arguments, is_for_cluster, refuse_misplaced
 from wuerstchen.seeds import derive, generator
 from wuerstchen.snapshots import Snapshots
-from wuerstchen.tasks import DIFFUSION_TASKS, Task, diffusion_flops, make_task, training_flops
+from wuerstchen.tasks import DIFFUSION_TASKS, Task, make_task
 from wuerstchen.usage import Usage
 
 SAVE_SECONDS = 30.0
@@ -43,64 +41,6 @@ def batch_rows(n: int, batch_size: int, step: int, seed: int) -> Tensor:
         rows.append(torch.randperm(n, generator=generator(seed, "epoch", epoch))[first:last])
         position += last - first
     return torch.cat(rows)
-
-
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then constant (appendix E)."""
-    return recipe.learning_rate * min(1.0, (step + 1) / max(recipe.warmup, 1))
-
-
-def adamw(module: nn.Module, recipe: Recipe, slow: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
-    """AdamW, the paper's optimiser; `slow` are parameters that learn at `pretrained_rate`."""
-    return [_adamw((p for p in module.parameters() if p.requires_grad), recipe, slow)]
-
-
-def muon(module: nn.Module, recipe: Recipe, slow: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
-    """Muon for the weight matrices of the repeated blocks, AdamW for all else; both share a learning rate."""
-    blocks = (m for m in module.modules() if isinstance(m, ResBlock | TimestepBlock | AttentionBlock))
-    matrices = list(dict.fromkeys(p for block in blocks for p in block.parameters() if p.dim() == 2))
-    taken = {id(p) for p in matrices}
-    rest = (p for p in module.parameters() if p.requires_grad and id(p) not in taken)
-    group = {"params": matrices, "factor": 1.0}
-    return [_adamw(rest, recipe, slow), Muon([group], recipe.learning_rate, recipe.weight_decay)]
-
-
-def _adamw(params: Iterable[nn.Parameter], r: Recipe, slow: Iterable[nn.Parameter]) -> torch.optim.AdamW:
-    params, slowed = list(params), {id(p) for p in slow}
-    groups = [
-        {"params": [p for p in params if id(p) not in slowed], "factor": 1.0},
-        {"params": [p for p in params if id(p) in slowed], "factor": r.pretrained_rate},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=r.learning_rate, betas=r.betas, weight_decay=r.weight_decay, fused=True)
-
-
-OPTIMISERS = {"adamw": adamw, "muon": muon}
-
-
-def not_finite(values: dict[str, float], step: int, recipe: Recipe) -> None:
-    """Raises FloatingPointError that names the first loss which is not finite."""
-    if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
-        raise FloatingPointError(
-            f"{wrong[0]} is {values[wrong[0]]} at step {step}; the state before it is kept; lower the learning"
-            f" rate ({recipe.learning_rate}) or train in fp32 (precision is {recipe.precision})"
-        )
-
-
-def descend(optimisers: Iterable[torch.optim.Optimizer], recipe: Recipe, step: int) -> None:
-    """Clip the gradients of each optimiser's parameters, let it make the step, and forget them."""
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
-            group["lr"] = group["factor"] * learning_rate(recipe, step)
-        everything = [p for group in optimiser.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(everything, recipe.clip)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-
-
-def ema_decay(recipe: Recipe, step: int) -> float:
-    """Decay of the moving average after `step` steps: shorter at first, when there is little to average."""
-    return min(recipe.ema, step / (step + 10))
 
 
 class Trainer:
@@ -278,20 +218,8 @@ def train(
     differ from the preset's. At `percents` of the steps made here, the moving average goes to snapshots/ in `out`.
     """
     plain = preset(preset_name)
-    if stage not in plain.recipes:
-        raise ValueError(f"preset {preset_name} has no training recipe for stage {stage}")
     chosen = overridden(plain, stage, settings)
     recipe = chosen.recipes[stage]
-    choices = {
-        "optimiser": OPTIMISERS,
-        "loss_weight": LOSS_WEIGHTS,
-        "timesteps": TIMESTEP_SAMPLING,
-        "drop_text_per": DRAWS,
-        "drop_image_per": DRAWS,
-    }
-    for key, known in choices.items():
-        if getattr(recipe, key, None) not in (None, *known):
-            raise ValueError(f"{key}: {getattr(recipe, key)!r} is not known; use one of {', '.join(known)}")
     torch.manual_seed(derive(seed, stage, "init"))
     task = make_task(stage, chosen, data, latents, seed)
     inputs = [data / "index.jsonl", *([latents / "a.safetensors"] if stage in ("b", "baseline-ldm") else [])]

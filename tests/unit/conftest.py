@@ -1,5 +1,7 @@
+import cluster_runs
 import pytest
 import tiny_study
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +17,17 @@ def trained(study):
     """The same study with every stage trained."""
     tiny_study.finish(study)
     return study
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory):
+    """Folder of tar shards, and of what a training on them builds on."""
+    folder = tmp_path_factory.mktemp("cluster")
+    cluster_runs.build(folder)
+    return folder
+
+
+@pytest.fixture
+def on_the_cpu(monkeypatch):
+    """Where bits are compared, which GPUs do not promise."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -8,13 +8,14 @@ import torch
 from wuerstchen import train, weights
 from wuerstchen.conditions import disturbed
 from wuerstchen.diffusion import OBJECTIVES, CosineSchedule, p2_code, p2_paper, predicted_noise_b, predicted_noise_c
+from wuerstchen.inputs import Inputs
 from wuerstchen.paper import BASELINE_READINGS, with_baseline
 from wuerstchen.pipeline import ImageNoise, Wuerstchen, sample_stage_b
 from wuerstchen.presets import DiffusionRecipe, Phase, preset
 from wuerstchen.scaling import latent_scaling, scale_latents
 from wuerstchen.sizes import counted
 from wuerstchen.stage_b import UNet
-from wuerstchen.tasks import DIFFUSION_TASKS, Inputs, make_task
+from wuerstchen.tasks import DIFFUSION_TASKS, make_task
 
 TINY = preset("tiny")
 

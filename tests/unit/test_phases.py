@@ -16,6 +16,7 @@ def phase(folder, steps, seconds, columns="loss"):
         f"step,learning_rate,seconds,kwh,{columns}\n1,0.1,{seconds / steps},0.5,3\n{steps},0.1,{seconds},1,2\n",
     )
     usage = USED | {"seconds": seconds, "kwh": 1.0, "images": 4 * steps, "steps": steps, "samples": 4 * steps}
+    usage["train_flops"] = 1000 * steps
     write_json(folder / "usage.json", usage)
     weights.save(folder / "model.safetensors", {"x": torch.full((2,), float(steps))}, {"steps": steps})
     return folder
@@ -33,6 +34,7 @@ def test_phases_become_one_training(tmp_path):
     assert [row["loss"] for row in rows] == ["3", "2", "3", "2"]
     used = read_json(out / "usage.json")
     assert (used["steps"], used["seconds"], used["kwh"], used["images"], used["samples"]) == (15, 150.0, 2.0, 60, 60)
+    assert used["train_flops"] == 15_000
     assert (used["device"], used["count"], used["kwh_source"], used["parameters"]) == ("GPU", 8, "nvml", 7)
     assert (out / "model.safetensors").read_bytes() == model.read_bytes()
 

@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from workflow.settings import (
-    CHOICES,
     SCHEMA,
     check_flags,
     main,
@@ -24,9 +23,9 @@ from workflow.settings import (
 from wuerstchen.conditions import DRAWS
 from wuerstchen.diffusion import LOSS_WEIGHTS, TIMESTEP_SAMPLING
 from wuerstchen.execution import native_precision
+from wuerstchen.optimisers import OPTIMISERS
 from wuerstchen.paper import BASELINE_READINGS
-from wuerstchen.presets import preset
-from wuerstchen.train import OPTIMISERS
+from wuerstchen.presets import NAMES, preset
 
 
 def changed(config: dict, path: str, value: object) -> dict:
@@ -162,10 +161,10 @@ def test_the_sweep_laid_over_the_study_is_valid(config: dict) -> None:
 
 
 def test_names_of_recipes_are_those_that_training_knows() -> None:
-    assert set(CHOICES["loss_weight"]) == set(LOSS_WEIGHTS) and set(CHOICES["timesteps"]) == set(TIMESTEP_SAMPLING)
-    assert all(native_precision(name) for name in CHOICES["precision"])
-    assert set(CHOICES["optimiser"]) == set(OPTIMISERS)
-    assert set(CHOICES["drop_text_per"]) == set(CHOICES["drop_image_per"]) == set(DRAWS)
+    assert set(NAMES["loss_weight"]) == set(LOSS_WEIGHTS) and set(NAMES["timesteps"]) == set(TIMESTEP_SAMPLING)
+    assert all(native_precision(name) for name in NAMES["precision"])
+    assert set(NAMES["optimiser"]) == set(OPTIMISERS)
+    assert set(NAMES["drop_text_per"]) == set(NAMES["drop_image_per"]) == set(DRAWS)
 
 
 def paper() -> dict:

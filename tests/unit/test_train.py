@@ -10,21 +10,14 @@ import torch
 from tiny_study import run
 from torch.utils.flop_counter import FlopCounterMode
 
-from wuerstchen import train, weights
+from wuerstchen import optimisers, train, weights
 from wuerstchen.compressor import SemanticCompressor, load_by_order
 from wuerstchen.files import sha256_file
+from wuerstchen.flops import convolution_backward_flops, diffusion_flops
+from wuerstchen.inputs import Inputs, packed
 from wuerstchen.presets import overridden, preset
-from wuerstchen.tasks import (
-    Inputs,
-    StageCTask,
-    convolution_backward_flops,
-    diffusion_flops,
-    latent_scaling,
-    make_task,
-    packed,
-    scale_latents,
-    unscale_latents,
-)
+from wuerstchen.scaling import latent_scaling, scale_latents, unscale_latents
+from wuerstchen.tasks import StageCTask, make_task
 from wuerstchen.train import batch_rows
 
 
@@ -169,7 +162,7 @@ def test_texts_are_short_long_or_empty_as_drawn(study):
 
 def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(study):
     task = make_task("b", preset("tiny"), study / "data", study / "latents", 0)
-    rest, matrices = train.muon(task.modules, task.recipe, task.pretrained())
+    rest, matrices = optimisers.muon(task.modules, task.recipe, task.pretrained())
     of = [{id(p) for group in o.param_groups for p in group["params"]} for o in (rest, matrices)]
     assert not of[0] & of[1]
     assert of[0] | of[1] == {id(p) for p in task.modules.parameters() if p.requires_grad}
@@ -254,7 +247,7 @@ def test_a_training_without_a_length_or_with_an_unknown_weight_is_refused(study,
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_clear_error(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "learning_rate", lambda recipe, step: float("inf"))
+    monkeypatch.setattr(optimisers, "learning_rate", lambda recipe, step: float("inf"))
     with pytest.raises(SystemExit, match=r"stage b: loss is (nan|inf) at step \d+.*learning rate"):
         run(study, "b", out=tmp_path / "b")
     assert not (tmp_path / "b/model.safetensors").exists()

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from wuerstchen import selection, weights
-from wuerstchen.selection import Filter, first_of_each, near, perceptual_hash, select
+from wuerstchen.selection import Filter, first_of_each, held_out, near, perceptual_hash, select
 from wuerstchen.webdata import (
     Batches,
     CorruptSample,
@@ -139,6 +139,45 @@ def test_duplicates_and_evaluation_pictures_are_left_out(tmp_path):
     (folder / "b.png").write_bytes(b"")
     with pytest.raises(SystemExit, match="selection hash: .*b.png: not a whole picture"):
         selection.main(["hash", "--pictures", str(folder), "--out", str(tmp_path / "list")])
+
+
+def test_a_picture_is_held_out_in_every_selection_and_with_its_copies(tmp_path):
+    # eight copies, which the second shard does not know as such
+    paths = scanned(tmp_path, *([tar_shards.sample(i) for i in numbers] for numbers in (range(40), range(8))))
+
+    def parts(name, shards, share, size):
+        selection.main(
+            ["select", "--data", f"{tmp_path}/{shards}.tar", "--scans", str(tmp_path / "scans"), "--size", str(size),
+             "4096", "--validation", str(tmp_path / f"{name}-v"), "--share", str(share), "--out", str(tmp_path / name)]
+        )  # fmt: skip
+        found = []
+        for file in (tmp_path / name, tmp_path / f"{name}-v"):
+            chosen = Selection(file, used := expand(f"{tmp_path}/{shards}.tar"))
+            samples = Pictures(used, chosen, 0)
+            found.append({samples[i, View.square(64)]["caption"] for i in range(int(chosen.counts.sum()))})
+        report = weights.metadata(tmp_path / name)["report"]
+        assert (report["selected"], report["held_out"]) == (len(found[0]), len(found[1])) and report["share"] == share
+        return found
+
+    trained, held = parts("first", "0", 0.5, 100)
+    assert not trained & held and len(trained | held) == 40 and 8 < len(held) < 32
+    again, still = parts("second", "1", 0.5, 64)
+    assert again <= trained and still <= held and len(again | still) == 8
+    fewer = parts("third", "0", 0.25, 100)[1]
+    assert fewer < held
+    with pytest.raises(SystemExit, match="--share: 1e-06 holds none of 40 samples out; raise it"):
+        parts("none", "0", 1e-6, 100)
+    with pytest.raises(SystemExit, match="--share: 0.999999 holds all of 40 samples out; lower it"):
+        parts("none", "0", 0.999999, 100)
+    with pytest.raises(ValueError, match="--share: 1 should be between 0 and 1"):
+        select(paths, tmp_path / "scans", tmp_path / "x", Filter(), np.array([], np.uint64), 4, share=1)
+
+
+def test_the_share_that_is_held_out_is_that_of_the_hashes():
+    hashes = np.random.default_rng(0).integers(0, 2**64, 200_000, dtype=np.uint64)
+    assert held_out(hashes, 0.001).mean() == pytest.approx(0.001, rel=0.3)
+    near_each_other = np.arange(200_000, dtype=np.uint64)
+    assert held_out(near_each_other, 0.25).mean() == pytest.approx(0.25, rel=0.02)
 
 
 def test_hashes_are_those_of_imagehash_and_distances_are_in_bits():

@@ -3,7 +3,8 @@
     python two_processes.py '[{"arguments": [...], "kill_at": 5}, {"arguments": [...]}]'
 
 Run as a program: it imports everything once and forks the processes, which saves most of a short training's time. A
-training with `kill_at` ends by SIGKILL of both processes as soon as its history has that step.
+training with `kill_at` ends by SIGKILL of both processes as soon as its history has that step; one that `fails` ends
+with status 1. {rank} in an argument is the process's.
 """
 
 import json
@@ -27,10 +28,10 @@ def one(rank: int, port: int, arguments: list[str]) -> None:
 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    train.main(arguments)
+    train.main([argument.replace("{rank}", str(rank)) for argument in arguments])
 
 
-def training(arguments: list[str], kill_at: int | None = None) -> None:
+def training(arguments: list[str], kill_at: int | None = None, fails: bool = False) -> None:
     """Make a training, or begin one. Exits where a process did not end as it should."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -48,7 +49,7 @@ def training(arguments: list[str], kill_at: int | None = None) -> None:
     for process in processes:
         process.join()
     ended = [process.exitcode for process in processes]
-    if ended != [0 if kill_at is None else -signal.SIGKILL] * 2:
+    if ended != [int(fails) if kill_at is None else -signal.SIGKILL] * 2:
         sys.exit(f"{out}: the processes ended with {ended}")
 
 

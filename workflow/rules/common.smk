@@ -183,7 +183,8 @@ def shards_of_phase(wildcards):
 def phase_inputs(wildcards):
     """What a phase is trained on, the phase before it, and the stages whose latents it is about."""
     train, number = f"results/{wildcards.study}/train", int(wildcards.phase)
-    inputs = {"selection": f"{STUDY}/data/{phase(wildcards).data}/selection.safetensors"}
+    data = f"{STUDY}/data/{phase(wildcards).data}"
+    inputs = {name: f"{data}/{name}.safetensors" for name in ("selection", "validation")}
     if number > 1:
         inputs["before"] = f"{train}/{wildcards.stage}/phases/{number - 1}/model.safetensors"
     below = {"a": [], "b": ["a"], "c": ["b"], "baseline-ldm": baseline_needs()}[wildcards.stage]

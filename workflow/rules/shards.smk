@@ -1,5 +1,6 @@
 # The trainings of a study on tar shards, in the phases of its recipes (appendix E), each on all GPUs that it is given.
-# What is trained on is chosen once: filtered, deduplicated, and without the pictures that the study measures with.
+# What is trained on is chosen once: filtered, deduplicated, and without the pictures that the study measures with; a
+# thousandth is held out, to validate on.
 
 
 rule scan:
@@ -51,7 +52,8 @@ rule select:
         scans="results/{study}/data/{choice}/scans",
         measured="results/{study}/data/measured.txt",
     output:
-        "results/{study}/data/{choice}/selection.safetensors",
+        selection="results/{study}/data/{choice}/selection.safetensors",
+        validation="results/{study}/data/{choice}/validation.safetensors",
     log:
         "results/{study}/logs/data/{choice}/select.log",
     benchmark:
@@ -66,7 +68,7 @@ rule select:
         shards=shards_of_choice,
     shell:
         "python -m wuerstchen.selection select --data {params.shards:q} --scans {input.scans}"
-        " --exclude {input.measured} --out {output} > {log} 2>&1"
+        " --exclude {input.measured} --validation {output.validation} --out {output.selection} > {log} 2>&1"
 
 
 # A training that is cut off goes on by the same command, from state/ beside its output.
@@ -98,6 +100,7 @@ rule train_phase:
     shell:
         "python -m wuerstchen.distributed --standalone --nproc-per-node {resources.gpu} -m wuerstchen.train --stage {wildcards.stage}"
         " --preset {params.preset} --phase {wildcards.phase} --data {params.shards:q} --selection {input.selection}"
+        " --validation {input.validation}"
         " --weights results/{wildcards.study}/train --seed {params.seed} {params.more}"
         " --out {params.out} > {log} 2>&1"
 
