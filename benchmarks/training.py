@@ -193,8 +193,8 @@ def finished(part: dict, each: int, peak: float | None) -> dict:
         "max_difference": None,
     }
     for name, (theirs, ours) in RATIOS.items():
-        if theirs in speed and ours in speed:
-            part[name] = speed[ours] / speed[theirs]
+        if theirs in fits and ours in fits:
+            part[name] = fits[theirs]["seconds"] / fits[ours]["seconds"]
     if OURS in fits and len(fits) > 1:
         expected = fits[OURS]["losses"]
         part["max_difference"] = max(
