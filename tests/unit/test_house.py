@@ -14,6 +14,7 @@ PLUMBING = {
     "wuerstchen.seeds",
     "wuerstchen.shards",
     "wuerstchen.usage",
+    "wuerstchen.weights",
 }
 
 
