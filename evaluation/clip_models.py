@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from evaluation.preference_model import PreferenceModel, convert_hf_clip_state_dict, unit
 from wuerstchen import weights
 from wuerstchen.assets import verified
+from wuerstchen.linear import pack_linears
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -127,12 +128,45 @@ class Tokens:
         return tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
 
 
+class Block(nn.Module):
+    """A residual block of open_clip's transformers whose matrices can all be packed: theirs hides three of four."""
+
+    def __init__(self, block: nn.Module):
+        super().__init__()
+        attention, self.heads = block.attn, block.attn.num_heads
+        self.ln_1, self.ln_2, self.mlp, self.out = block.ln_1, block.ln_2, block.mlp, attention.out_proj
+        with torch.device("meta"):
+            self.qkv = nn.Linear(attention.embed_dim, 3 * attention.embed_dim)
+        self.qkv.weight, self.qkv.bias = attention.in_proj_weight, attention.in_proj_bias
+
+    def forward(self, x: Tensor, causal: bool) -> Tensor:
+        q, k, v = self.qkv(self.ln_1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Blocks(nn.Module):
+    """A transformer of open_clip's in such blocks."""
+
+    def __init__(self, transformer: nn.Module):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(block) for block in transformer.resblocks)
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        """(n, l, c) -> (n, l, c); causal: each place sees itself and those before it."""
+        for block in self.blocks:
+            x = block(x, causal)
+        return x
+
+
 class Towers(nn.Module):
-    """open_clip's CLIP, which would have all texts filled up to 77 tokens."""
+    """open_clip's CLIP, rewritten for use only; it also would have all texts filled up to 77 tokens."""
 
     def __init__(self, clip: nn.Module):
         super().__init__()
         self.clip = clip
+        clip.transformer, clip.visual.transformer = Blocks(clip.transformer), Blocks(clip.visual.transformer)
+        pack_linears(clip)
 
     @property
     def logit_scale(self) -> Tensor:
@@ -145,9 +179,7 @@ class Towers(nn.Module):
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(n, length), at most the context length, -> (n, d): the end mark's, which is the highest token."""
         clip, length = self.clip, tokens.shape[1]
-        x = clip.token_embedding(tokens) + clip.positional_embedding[:length]
-        later = torch.full((length, length), -torch.inf, device=x.device, dtype=x.dtype).triu(1)
-        x = clip.transformer(x, attn_mask=later)
+        x = clip.transformer(clip.token_embedding(tokens) + clip.positional_embedding[:length], causal=True)
         return clip.ln_final(x[torch.arange(len(x)), tokens.argmax(dim=1)]) @ clip.text_projection
 
 

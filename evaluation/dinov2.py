@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from wuerstchen import weights
 from wuerstchen.assets import verified
+from wuerstchen.linear import pack_linears
 
 NETWORK = "vit_large_patch14_dinov2"
 ASSET = "dinov2-l14"
@@ -51,7 +52,7 @@ def build(tensors: Mapping[str, Tensor], source: str | Path, device: str = "cpu"
     state = {name: tensor for name, tensor in tensors.items() if name != "mask_token"}
     if "pos_embed" in state:
         state["pos_embed"] = resample_positions(state["pos_embed"], SIZE // PATCH)
-    return weights.assign(network, state, source, torch.float32, device)
+    return pack_linears(weights.assign(network, state, source, torch.float32, device))
 
 
 class DINOv2:
