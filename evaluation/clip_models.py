@@ -45,12 +45,12 @@ class Clip:
 
 
 MODELS = {
-    "clip-b32": Clip("clip-b32", "ViT-B-32", "clip-224", quick_gelu=True),
-    "clip-l14": Clip("clip-l14", "ViT-L-14", "clip-224", quick_gelu=True),
-    "clip-l14-336": Clip("clip-l14-336", "ViT-L-14-336", "clip-336", quick_gelu=True),
-    "clip-h": Clip("clip-h/open-clip", "ViT-H-14", "clip-224"),
-    "pickscore": Clip("pickscore", "ViT-H-14", "clip-224"),
-    "hpsv2.1": Clip("hpsv2.1", "ViT-H-14", "hps-224", fixed_scale=100.0),
+    "clip-b32": Clip("clip-b32", "ViT-B-32", "short-side-crop-224", quick_gelu=True),
+    "clip-l14": Clip("clip-l14", "ViT-L-14", "short-side-crop-224", quick_gelu=True),
+    "clip-l14-336": Clip("clip-l14-336", "ViT-L-14-336", "short-side-crop-336", quick_gelu=True),
+    "clip-h": Clip("clip-h/open-clip", "ViT-H-14", "short-side-crop-224"),
+    "pickscore": Clip("pickscore", "ViT-H-14", "short-side-crop-224"),
+    "hpsv2.1": Clip("hpsv2.1", "ViT-H-14", "long-side-bars-224", fixed_scale=100.0),
 }
 SCORERS = ("pickscore", "hpsv2.1")
 
@@ -103,10 +103,10 @@ def long_side(picture: np.ndarray, size: int) -> Tensor:
 
 # uint8 RGB (height, width, 3) of any size -> float32 (3, s, s)
 PREPROCESSINGS: dict[str, Callable[[np.ndarray], Tensor]] = {
-    "clip-224": lambda picture: short_side(picture, 224),
-    "clip-336": lambda picture: short_side(picture, 336),
-    "cmmd-336": lambda picture: square_first(picture, 336),
-    "hps-224": lambda picture: long_side(picture, 224),
+    "short-side-crop-224": lambda picture: short_side(picture, 224),
+    "short-side-crop-336": lambda picture: short_side(picture, 336),
+    "square-crop-336": lambda picture: square_first(picture, 336),
+    "long-side-bars-224": lambda picture: long_side(picture, 224),
 }
 
 

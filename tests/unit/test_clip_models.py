@@ -73,7 +73,7 @@ def processor(size: int) -> CLIPImageProcessorPil:
 def test_preprocessing_is_that_of_transformers(size):
     for picture in pictures().values():
         expected = processor(size)(Image.fromarray(picture), return_tensors="pt").pixel_values[0]
-        ours = PREPROCESSINGS[f"clip-{size}"](picture)
+        ours = PREPROCESSINGS[f"short-side-crop-{size}"](picture)
         assert ours.shape == (3, size, size) and ours.dtype == torch.float32
         assert (ours - expected).abs().max() < 1e-6
 
@@ -92,9 +92,9 @@ def test_cmmd_crops_before_it_resizes():
             side = min(picture.shape[:2])
         steps = Compose([CenterCrop(side), Resize((336, 336), InterpolationMode.BICUBIC)])
         expected = normalise(TF.to_tensor(steps(Image.fromarray(picture))))
-        assert (PREPROCESSINGS["cmmd-336"](picture) - expected).abs().max() < 1e-6
+        assert (PREPROCESSINGS["square-crop-336"](picture) - expected).abs().max() < 1e-6
     wide = pictures()["p0"]
-    assert (PREPROCESSINGS["cmmd-336"](wide) - PREPROCESSINGS["clip-336"](wide)).abs().max() > 0.05
+    assert (PREPROCESSINGS["square-crop-336"](wide) - PREPROCESSINGS["short-side-crop-336"](wide)).abs().max() > 0.05
 
 
 def test_hps_keeps_the_whole_picture():
@@ -106,7 +106,7 @@ def test_hps_keeps_the_whole_picture():
         resized = TF.resize(pixels, new, InterpolationMode.BICUBIC, antialias=True)
         high, wide = 224 - new[0], 224 - new[1]
         expected = normalise(TF.pad(resized, [wide // 2, high // 2, wide - wide // 2, high - high // 2]))
-        ours = PREPROCESSINGS["hps-224"](picture)
+        ours = PREPROCESSINGS["long-side-bars-224"](picture)
         assert ours.shape == (3, 224, 224) and (ours - expected).abs().max() < 1e-5
 
 
@@ -142,7 +142,7 @@ def test_hps_is_an_open_clip_file_in_half_precision(folder, network):
     torch.save({"epoch": 1, "state_dict": half}, folder / "hps.pt")
     model.load_state_dict({name: tensor.float() for name, tensor in half.items()})
     scorer = load("hpsv2.1", network, folder / "hps.pt")
-    text, image = embeddings(model, pictures(), "hps-224")
+    text, image = embeddings(model, pictures(), "long-side-bars-224")
     ours, seen = scorer.embed_texts(PROMPTS), scorer.embed_images(pictures().items())
     pairs = [(prompt, name) for prompt in PROMPTS for name in seen]
     scores = preference_model.score_pairs(ours, seen, pairs, scorer.scale).reshape(len(PROMPTS), -1)
@@ -150,6 +150,7 @@ def test_hps_is_an_open_clip_file_in_half_precision(folder, network):
     assert np.abs(scores - 100 * text @ image.T).max() < 1e-4
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore::torch.jit.TracerWarning")
 def test_openai_publishes_torchscript(folder, network):
     model = small_towers.with_open_clip(network, quick_gelu=True)
     for name, value in {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}.items():
@@ -159,7 +160,7 @@ def test_openai_publishes_torchscript(folder, network):
     example = torch.zeros(1, 3, 224, 224), torch.ones(1, 77, dtype=torch.long)
     torch.jit.save(torch.jit.trace(model, example, check_trace=False), folder / "openai.pt")
     ours = load("clip-b32", network, folder / "openai.pt")
-    text, image = embeddings(model, pictures(), "clip-224")
+    text, image = embeddings(model, pictures(), "short-side-crop-224")
     texts, vectors = ours.embed_texts(PROMPTS), ours.embed_images(pictures().items())
     assert np.abs(np.stack([texts[prompt] for prompt in PROMPTS]) - text).max() < 1e-6
     assert np.abs(np.stack(list(vectors.values())) - image).max() < 1e-6
@@ -227,11 +228,11 @@ def test_every_model_is_in_the_asset_table():
 def test_image_embeddings_as_features(theirs, network):
     extractor = ClipImages(load("pickscore", network, theirs[1]))
     batch = np.stack([np.roll(pictures()["p3"], i, axis=1) for i in range(18)])
-    features, logits = extractor(batch, "clip-224")
+    features, logits = extractor(batch, "short-side-crop-224")
     assert features.shape == (18, 48) and logits.shape == (18, 0) and features.dtype == np.float32
     assert np.linalg.norm(features, axis=1) == pytest.approx(1, abs=1e-6)
-    assert np.abs(extractor(batch[17:], "clip-224")[0] - features[17:]).max() < 1e-6
-    with pytest.raises(ValueError, match="unknown preprocessing 'none-128'; CLIP has: clip-224"):
+    assert np.abs(extractor(batch[17:], "short-side-crop-224")[0] - features[17:]).max() < 1e-6
+    with pytest.raises(ValueError, match="unknown preprocessing 'none-128'; CLIP has: short-side-crop-224"):
         extractor(batch, "none-128")
 
 
@@ -271,7 +272,10 @@ def test_programs_score_with_published_models(published, answered, tmp_path):
     record = json.loads((tmp_path / "out.json").read_text())
     assert record["metric"] == "pickscore" and record["extractor"]["sha256"] == sha256_file(published["pickscore"])
     assert record["n"] == 7 and record["truncated_prompts"] == 1 and record["context_length"] == 77
-    assert record["interval"][0] < record["value"] < record["interval"][1] and record["preprocessing"] == "clip-224"
+    assert (
+        record["interval"][0] < record["value"] < record["interval"][1]
+        and record["preprocessing"] == "short-side-crop-224"
+    )
     own = f"rival={tmp_path / 'out.csv'}"
     rates = ["win-rate", "--metric", "pickscore", "--model", "wuerstchen", "--scores", str(tmp_path / "out.csv")]
     preference.main([*rates, "--rivals", own, "--prompts", "p", "--seed", "0", "--out", str(tmp_path / "rates.json")])

@@ -74,7 +74,7 @@ def test_what_cannot_be_compared_is_refused():
 
 def feature_file(path, ids, features, network="clip-l14-336"):
     key = {"images_sha256": f"of {path.name}", "extractor": {"name": network, "sha256": "0" * 64}}
-    key |= {"preprocessing": "cmmd-336", "versions": {"torch": "2"}}
+    key |= {"preprocessing": "square-crop-336", "versions": {"torch": "2"}}
     write_features(path, FeatureSet(list(ids), features, np.zeros((len(features), 0), np.float32), key))
     return str(path)
 

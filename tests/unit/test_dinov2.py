@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToTensor
 from transformers import Dinov2Config, Dinov2Model
 
-from evaluation import dinov2
+from evaluation import dinov2, extractors
 from wuerstchen import weights
-from wuerstchen.assets import find, verified
+from wuerstchen.assets import find
 
 SIZES = {"depth": 2, "embed_dim": 48, "num_heads": 3}
 
@@ -104,8 +104,9 @@ def test_what_does_not_fit_is_named(original, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="a file: tensor blocks.1.ls2.gamma is missing"):
         dinov2.build(tensors, "a file", **SIZES)
     monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path))
-    with pytest.raises(ValueError, match="asset dinov2-l14 is missing"):
-        verified(dinov2.ASSET)
+    for name, asset in {"dinov2": "dinov2-l14", "clip-l14-336": "clip-l14-336"}.items():
+        with pytest.raises(ValueError, match=f"asset {asset} is missing"):
+            extractors.load(name)
 
 
 def test_the_published_file_has_this_size():
