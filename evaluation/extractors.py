@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from evaluation import clip_models
+from evaluation.clip_models import ClipImages
+from evaluation.dinov2 import DINOv2
 from wuerstchen.assets import locate
 from wuerstchen.files import sha256_file
 
@@ -141,6 +144,7 @@ def renamed_by_order(tensors: dict[str, torch.Tensor], target: dict[str, torch.T
 
 
 EXTRACTORS: dict[str, Callable[[], Extractor]] = {EfficientNetLite2.name: EfficientNetLite2}
+EXTRACTORS |= {DINOv2.name: DINOv2, "clip-l14-336": lambda: ClipImages(clip_models.load("clip-l14-336"))}
 
 
 def load(name: str) -> Extractor:

@@ -2,9 +2,11 @@
 
 A text is embedded once per prompt and an image once per image; win rates come from the stored scores.
 
-    python -m evaluation.preference score --scorer DIR --model ID --of PROMPTS JSONL CSV JSON ZIP ... [--of ...]
+    python -m evaluation.preference score --scorer pickscore|hpsv2.1|DIR --model ID --of PROMPTS JSONL CSV JSON ZIP ...
     python -m evaluation.preference validity --scorer DIR --data DIR --seed N --out JSON
-    python -m evaluation.preference win-rate --model ID --scores CSV --rivals NAME=CSV ... --validity JSON --out JSON
+    python -m evaluation.preference win-rate --metric pickscore --model ID --scores CSV --rivals NAME=CSV ... --out JSON
+
+`validity` asks the scorer that the emoji study trains whether it knows anything; a published one is taken as it is.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,11 +27,7 @@ from evaluation.prompts import read_prompts
 from wuerstchen.files import read_json, read_jsonl, write_json, write_text
 from wuerstchen.seeds import derive
 
-if TYPE_CHECKING:
-    pass
-
-METRIC = "emoji-score"
-PROTOCOL = "exp(logit_scale) x cosine of text and image embedding, normalised and multiplied in float32"
+METRIC = "emoji-score"  # of the scorer that a study trains
 THRESHOLDS = {"random": 0.85, "subgroup": 0.65}
 NEGATIVES = 20
 BOOTSTRAP = "percentile bootstrap over prompts, 2000 draws"
@@ -47,7 +45,8 @@ def score_images(
     require_same_ids(images, wanted, ", ".join(map(str, shards)), "the prompts")
     texts = scorer.embed_texts(list(wanted.values()))
     ids = list(wanted)
-    return ids, score_pairs(texts, images, [(wanted[name], name) for name in ids], scorer.scale)
+    scores = score_pairs(texts, images, [(wanted[name], name) for name in ids], scorer.scale)
+    return ids, np.maximum(scores, 0) if scorer.not_negative else scores
 
 
 def require_same_ids(found: Iterable[str], expected: Iterable[str], where: str, of: str) -> None:
@@ -65,8 +64,8 @@ def score_record(
     """The JSON of a mean score; `images` is the digest of the image list."""
     return {
         "schema": 1,
-        "metric": METRIC,
-        "protocol": PROTOCOL,
+        "metric": scorer.metric,
+        "protocol": scorer.protocol,
         "model": model,
         "prompts": prompts,
         "value": float(scores.mean(dtype=np.float64)),
@@ -212,20 +211,36 @@ def _share(values: list[float], seed: int) -> dict[str, Any]:
     return {"rate": float(np.mean(values)), "interval": list(paired_bootstrap(values, seed)), "n": len(values)}
 
 
-def run_score(options: argparse.Namespace) -> None:
-    from evaluation.scorer_model import load
+def load_scorer(name: str, precision: str, device: str | None) -> PreferenceModel:
+    """A published scorer by its name, or the one that a study trained by its folder."""
+    from evaluation import clip_models, scorer_model
 
-    scorer = load(options.scorer)
-    for name, *files in options.of:
+    if name in clip_models.SCORERS:
+        return clip_models.load(name, precision, device)
+    if not Path(name).is_dir():
+        raise ValueError(f"--scorer {name}: neither a folder nor one of {', '.join(clip_models.SCORERS)}")
+    if precision != "fp32" or device is not None:
+        raise ValueError(f"--scorer {name}: --precision and --device are for published scorers")
+    return scorer_model.load(name)
+
+
+def score_sets(scorer: PreferenceModel, model: str, sets: Sequence[Sequence[str]], seed: int) -> None:
+    """Score a model's images of several prompt sets, each PROMPTS JSONL CSV JSON ZIP ..., and write CSV and JSON."""
+    for name, *files in sets:
         if len(files) < 4:
             raise ValueError(f"--of {name}: five or more values needed: PROMPTS JSONL CSV JSON ZIP ...")
         jsonl, scores_csv, scores_json, *shards = map(Path, files)
         prompts = read_prompts(jsonl)
         ids, scores = score_images(scorer, prompts, shards)
         texts = [row["prompt"] for row in prompts]
-        record = score_record(scorer, scores, texts, options.model, name, images_sha256(shards), options.seed)
+        record = score_record(scorer, scores, texts, model, name, images_sha256(shards), seed)
         write_scores(scores_csv, ids, scores)
         write_json(scores_json, record)
+
+
+def run_score(options: argparse.Namespace) -> None:
+    scorer = load_scorer(options.scorer, options.precision, options.device)
+    score_sets(scorer, options.model, options.of, options.seed)
 
 
 def run_validity(options: argparse.Namespace) -> None:
@@ -253,24 +268,20 @@ def run_win_rate(options: argparse.Namespace) -> None:
         rivals[name] = win_rate(ours, read_scores(Path(path)), options.seed, name)
     record = {
         "schema": 1,
-        "metric": METRIC,
+        "metric": options.metric,
         "model": options.model,
         "prompts": options.prompts,
         "rivals": rivals,
-        "valid": bool(read_json(options.validity)["valid"]),
+        "valid": options.validity is None or bool(read_json(options.validity)["valid"]),
         "seed": options.seed,
     }
     write_json(options.out, record)
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m evaluation.preference", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True, metavar="score | validity | win-rate")
-
-    score = commands.add_parser("score", help="score each image for its prompt")
-    score.add_argument("--scorer", required=True, type=Path, metavar="DIR")
-    score.add_argument("--model", required=True)
-    score.add_argument(
+def add_score_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every program needs that scores images for prompts."""
+    parser.add_argument("--model", required=True)
+    parser.add_argument(
         "--of",
         nargs="+",
         action="append",
@@ -278,7 +289,18 @@ def main(argv: list[str] | None = None) -> None:
         metavar="VALUE",
         help="PROMPTS JSONL CSV JSON ZIP ...: a prompt set's name and file, both files to write, its shards in order",
     )
-    score.add_argument("--seed", type=int, default=0, help="of the interval's bootstrap")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of a published model's towers")
+    parser.add_argument("--device", help="of a published model, as torch names it (default: a GPU if there is one)")
+    parser.add_argument("--seed", type=int, default=0, help="of the interval's bootstrap")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m evaluation.preference", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="score | validity | win-rate")
+
+    score = commands.add_parser("score", help="score each image for its prompt")
+    score.add_argument("--scorer", required=True, metavar="NAME_OR_DIR", help="pickscore, hpsv2.1 or a trained one's")
+    add_score_arguments(score)
     score.set_defaults(run=run_score)
 
     valid = commands.add_parser("validity", help="does the scorer know a held-out picture's own caption?")
@@ -289,11 +311,12 @@ def main(argv: list[str] | None = None) -> None:
     valid.set_defaults(run=run_validity)
 
     rate = commands.add_parser("win-rate", help="pairwise win rates from stored scores")
+    rate.add_argument("--metric", default=METRIC, help="what the scores are (default: %(default)s)")
     rate.add_argument("--model", required=True)
     rate.add_argument("--scores", required=True, type=Path, metavar="CSV")
     rate.add_argument("--rivals", required=True, nargs="+", metavar="NAME=CSV")
     rate.add_argument("--prompts", required=True)
-    rate.add_argument("--validity", required=True, type=Path, metavar="JSON")
+    rate.add_argument("--validity", type=Path, metavar="JSON", help="of a scorer that was trained here")
     rate.add_argument("--seed", required=True, type=int)
     rate.add_argument("--out", required=True, type=Path, metavar="JSON")
     rate.set_defaults(run=run_win_rate)

@@ -38,11 +38,26 @@ class PreferenceModel:
     """Tokens of a text before any cut, start and end marks included."""
     context_length: int
     preprocessing: str
+    metric: str
+    """Name of the score in its JSON."""
+    fixed_scale: float | None = None
+    """What the cosine is multiplied by instead of exp(logit_scale)."""
+    not_negative: bool = False
+    """Whether a score below 0 is 0."""
 
     @property
     def scale(self) -> float:
-        """exp(logit_scale)."""
+        """What the cosine is multiplied by."""
+        if self.fixed_scale is not None:
+            return self.fixed_scale
         return float(self.model.logit_scale.detach().float().exp())
+
+    @property
+    def protocol(self) -> str:
+        """The formula in words."""
+        factor = "exp(logit_scale)" if self.fixed_scale is None else f"{self.fixed_scale:g}"
+        floor = ", 0 where negative" if self.not_negative else ""
+        return f"{factor} x cosine of text and image embedding, normalised and multiplied in float32{floor}"
 
     def truncated(self, texts: Iterable[str]) -> int:
         """How many texts are longer than the text tower reads."""

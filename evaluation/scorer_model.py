@@ -19,6 +19,7 @@ from wuerstchen.assets import locate
 from wuerstchen.files import read_json, sha256_file, sha256_text
 
 NAME = "emoji-score-clip"
+METRIC = "emoji-score"
 NETWORK = "tf_efficientnet_lite2"
 STAGES = (2, 3, 4)
 PREPROCESSING = "bicubic-128"
@@ -151,4 +152,5 @@ def wrap(model: nn.Module, sha256: str) -> PreferenceModel:
         count_tokens=tokens.count,
         context_length=CONTEXT_LENGTH,
         preprocessing=PREPROCESSING,
+        metric=METRIC,
     )

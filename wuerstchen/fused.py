@@ -9,38 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wuerstchen.blocks import Attention, ResBlock, TimestepBlock, wide
+from wuerstchen.linear import Linear
 from wuerstchen.stage_a import MixingBlock
 from wuerstchen.stage_b import UNet
 
 # Numbers in what a channel MLP works on at once on a CPU: that stays in its caches, and is small enough to be memory
 # that was used before. The system clears the pages of larger arrays each time, which takes longer than the arithmetic.
 WORKSET = 2**20
-
-
-class Linear(nn.Module):
-    """A linear layer, then exact GELU where `gelu` says so. The weights get the precision of the layer `like`.
-
-    On CPUs it can be packed: oneDNN then keeps the matrix in the order in which its product reads it.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, like: nn.Linear, gelu: bool = False):
-        super().__init__()
-        self.weight = nn.Parameter(weight.detach().to(like.weight.dtype), requires_grad=False)
-        self.bias = nn.Parameter(bias.detach().to(like.weight.dtype), requires_grad=False)
-        self.in_features, self.out_features = weight.shape[1], weight.shape[0]
-        self.gelu, self.packed = gelu, None
-
-    def pack(self) -> None:
-        """Give up the matrix for its packed form."""
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
-        self.weight = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.packed is not None:
-            after = ("gelu", [], "none") if self.gelu else ("none", [], "")
-            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, *after)
-        y = F.linear(x, self.weight, self.bias)
-        return torch.ops.aten.gelu_(y) if self.gelu else y
 
 
 def rows(x: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from wuerstchen.fused import Linear, for_sampling
+from wuerstchen.fused import for_sampling
+from wuerstchen.linear import Linear
 from wuerstchen.presets import StageAConfig, StageCConfig, UNetConfig
 from wuerstchen.stage_a import StageA
 from wuerstchen.stage_b import UNet

@@ -10,10 +10,12 @@ ROOT = Path(__file__).parents[2]
 PLUMBING = {
     "wuerstchen.assets",
     "wuerstchen.files",
+    "wuerstchen.linear",
     "wuerstchen.progress",
     "wuerstchen.seeds",
     "wuerstchen.shards",
     "wuerstchen.usage",
+    "wuerstchen.weights",
 }
 
 

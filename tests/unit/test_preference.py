@@ -73,6 +73,7 @@ def scorer_of(model) -> PreferenceModel:
         count_tokens=lambda text: len(ids_of(text)),
         context_length=LENGTH,
         preprocessing="none",
+        metric="tiny-score",
     )
 
 
@@ -146,7 +147,7 @@ def test_score_program_over_shards(clips, monkeypatch, tmp_path):
     shard(tmp_path / "0000.zip", {name: images[name] for name in ("p0", "p1", "p2", "p3")})
     shard(tmp_path / "0001.zip", {name: images[name] for name in ("p4", "p5")})
     files = [str(tmp_path / name) for name in ("prompts.jsonl", "out.csv", "out.json")]
-    arguments = ["score", "--scorer", "x", "--model", "m", "--of", "names", *files]
+    arguments = ["score", "--scorer", str(tmp_path), "--model", "m", "--of", "names", *files]
     shards = [str(tmp_path / "0000.zip"), str(tmp_path / "0001.zip")]
     again = [files[0], str(tmp_path / "again.csv"), str(tmp_path / "again.json")]
     preference.main([*arguments, *shards, "--of", "names", *again, *shards])

@@ -105,6 +105,11 @@ def test_the_towers_score_as_they_were_trained(loaded, data):
     assert np.allclose(loaded.embed_texts([text])[text], words, atol=1e-5)
 
 
+def test_its_scores_keep_their_name_and_formula(loaded):
+    formula = "exp(logit_scale) x cosine of text and image embedding, normalised and multiplied in float32"
+    assert (loaded.metric, loaded.protocol) == ("emoji-score", formula) and loaded.fixed_scale is None
+
+
 def test_a_texts_neighbours_do_not_change_it(loaded):
     """Padding is masked: a short text beside a long one scores as it does alone."""
     long = "pictures of " + "very " * 30 + "long bar"
