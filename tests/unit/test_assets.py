@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,10 @@ def test_the_table_holds_together():
         if isinstance(asset.source, Hub):
             assert len(asset.source.revision) == 40, asset
         if isinstance(asset.source, Url):  # what identifies such a file is its digest alone
-            assert asset.source.url.startswith("https://") and asset.sha256, asset
+            assert asset.source.url.startswith("https://") or len(asset.sha256) == 64, asset
+            assert asset.sha256 or asset.name == "localized-narratives/coco-val", asset
+    names = [name for asset in assets.TABLE if isinstance(asset.source, Url) for name in assets.file_names(asset)]
+    assert len(set(names)) == len(names)
 
 
 def test_what_packages_carry_is_what_the_table_says():
@@ -187,6 +191,41 @@ def test_a_file_of_another_size_is_not_located(hub):
     path.write_bytes(b"cut short")
     with pytest.raises(ValueError, match="9 bytes, but asset inception has 95,628,359; delete it"):
         locate("inception")
+
+
+def test_one_network_is_found_under_each_of_its_names(hub, tmp_path, monkeypatch):
+    content = CONTENT[:1000]
+    digest = hashlib.sha256(content).hexdigest()
+    for name in ("inception", "inception-torchscript"):
+        monkeypatch.setitem(ASSETS, name, replace(ASSETS[name], bytes=len(content), sha256=digest))
+    monkeypatch.setattr(assets, "CLEAN_FID", tmp_path / "temporary")
+    other = tmp_path / "torch-cache" / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+    script = tmp_path / "temporary" / "inception-2015-12-05.pt"
+    for path in (other, script):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    for name in ("inception", other.name, "pt_inception-2015-12-05-6726825d.pth"):
+        assert assets.verified(name) == (other, digest)
+        assert fetch(name) == other
+    assert assets.verified("inception-torchscript") == (script, digest)
+    # a file of the right size and another content: refused by its digest, and in the temporary folder not even seen
+    other.write_bytes(content[::-1])
+    script.write_bytes(content[::-1])
+    with pytest.raises(ValueError, match=f"{other}: sha256 is .*, but asset inception has {digest}"):
+        assets.verified("inception")
+    with pytest.raises(ValueError, match="asset inception-torchscript is missing"):
+        locate("inception-torchscript")
+    assert hub.sent == []
+
+
+def test_what_a_person_must_get_says_so(hub, tmp_path):
+    said = f"terms allow no redistribution.*put it at {tmp_path / 'assets' / 'celeba-hq'}$"
+    with pytest.raises(ValueError, match=f"celeba-hq is missing: its {said}"):
+        locate("celeba-hq")
+    with pytest.raises(ValueError, match=f"celeba-hq cannot be downloaded: its {said}"):
+        fetch("celeba-hq")
+    (tmp_path / "assets" / "celeba-hq").mkdir(parents=True)
+    assert locate("celeba-hq") == tmp_path / "assets" / "celeba-hq"
 
 
 def test_unknown_names_and_packages_are_refused():

@@ -14,7 +14,7 @@ from diffusers.pipelines.deprecated.wuerstchen import PaellaVQModel, WuerstchenD
 from hub_server import HubServer
 from safetensors.torch import load_file, save_file
 
-from wuerstchen import assets, clip, published
+from wuerstchen import assets, assets_table, clip, published
 from wuerstchen.clip import ClipConfig
 from wuerstchen.convert import to_diffusers
 from wuerstchen.presets import CompressorConfig, preset
@@ -150,7 +150,7 @@ def hub(saved, small, theirs, compressor, tmp_path, monkeypatch):
     """A hub on loopback that has every file of `released-v2`, at the names of the real ones and the small size."""
     server = HubServer()
     save_file(compressor[1], tmp_path / "compressor.safetensors")
-    sources = {f"wuerstchen-v2/{part}": saved / name / assets.DIFFUSERS for part, name in FOLDERS.items()}
+    sources = {f"wuerstchen-v2/{part}": saved / name / assets_table.DIFFUSERS for part, name in FOLDERS.items()}
     sources["wuerstchen-v2/compressor"] = tmp_path / "compressor.safetensors"
     for name, prefix in (("clip-h", ""), ("clip-bigg", "prior_")):
         released = load_file(saved / f"{prefix}text_encoder" / "model.safetensors")
@@ -210,7 +210,7 @@ def test_half_precision_and_no_gradients(saved):
 
 @pytest.mark.parametrize("part", FOLDERS)
 def test_tensors_that_do_not_fit_are_named(part, saved, small, tmp_path):
-    tensors = load_file(saved / FOLDERS[part] / assets.DIFFUSERS)
+    tensors = load_file(saved / FOLDERS[part] / assets_table.DIFFUSERS)
     name = {"stage-a": "out_block.0.bias", "stage-b": "clip_mapper.bias", "stage-c": "cond_mapper.0.bias"}[part]
     cases = {
         rf"tensor {name} is missing": {k: v for k, v in tensors.items() if k != name},
