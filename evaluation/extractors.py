@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from evaluation.inception import Inception, InceptionBF16
 from wuerstchen.assets import locate
 from wuerstchen.files import sha256_file
 
@@ -140,7 +141,11 @@ def renamed_by_order(tensors: dict[str, torch.Tensor], target: dict[str, torch.T
     return renamed
 
 
-EXTRACTORS: dict[str, Callable[[], Extractor]] = {EfficientNetLite2.name: EfficientNetLite2}
+EXTRACTORS: dict[str, Callable[[], Extractor]] = {
+    EfficientNetLite2.name: EfficientNetLite2,
+    Inception.name: Inception,
+    InceptionBF16.name: InceptionBF16,
+}
 
 
 def load(name: str) -> Extractor:

@@ -1,7 +1,7 @@
 """Resizing before an extractor: five ways, each equal to the one of the tool that has it.
 
-What a Frechet distance comes to depends on this choice more than on most differences between models (Parmar et al. 2022),
-so that it is part of a preprocessing's name: "pil-float-299" is `pil-float` to 299x299.
+A Frechet distance depends on this choice (Parmar et al. 2022), so that it is part of a preprocessing's name:
+"pil-float-299" is `pil-float` to 299x299.
 
 - tf1: TensorFlow 1's bilinear, without antialias and without half-pixel centres: TTUR, torch-fidelity, clean-fid's
   legacy_tensorflow.
@@ -22,7 +22,7 @@ from torch import Tensor
 
 def tf1(pictures: np.ndarray, size: int) -> Tensor:
     """TensorFlow 1's bilinear resize; a pixel i of the output lies at i * (input size / output size) of the input."""
-    # With align_corners, from n + 1 pixels to size + 1, torch steps by n / size too; the pixel too many repeats the last.
+    # With align_corners, from n + 1 pixels to size + 1, torch steps by n / size too; the one too many repeats the last.
     padded = np.pad(pictures, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
     resized = F.interpolate(_floats(padded), size=(size + 1, size + 1), mode="bilinear", align_corners=True)
     return _channels_last(resized[:, :, :size, :size])
