@@ -9,7 +9,6 @@ Inputs are scaled as by the tool whose resize it is: x / 127.5 - 1 after `torch`
 """
 
 import zipfile
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -256,8 +255,7 @@ class Inception:
                 f"Inception takes pictures of 299x299, preprocessing {preprocessing!r} makes {size}x{size}"
             )
         features, logits = [], []
-        full_precision = torch.backends.cudnn.flags(allow_tf32=False) if self._device.type == "cuda" else nullcontext()
-        with full_precision:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             for start in range(0, len(pictures), self.batch_size):
                 pixels = resizes.resized(pictures[start : start + self.batch_size], preprocessing)
                 count = len(pixels)
