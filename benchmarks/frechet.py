@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     record = {
         "name": "frechet",
         "ratio": ratios[OURS],
-        "ratio_of": f"a Frechet distance of {options.width} features, {options.samples} samples",
+        "ratio_of": f"frechet distance of {options.width} features, {options.samples} samples",
         "peer": TORCH_FIDELITY,
         "ratio_scipy_sqrtm": seconds[SQRTM] / seconds[OURS] if SQRTM in seconds else None,
         "ratio_cached": ratios[CACHED],

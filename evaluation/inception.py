@@ -124,7 +124,7 @@ def from_torchscript(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 class Network:
     """The network from pixels to features and logits, its batch norms folded into the convolutions before them.
 
-    Raises ValueError naming the tensor where one is missing, has another shape or is not known.
+    Raises ValueError naming the tensor where one is missing or not known, or where the classes are others than 1008.
     """
 
     def __init__(
@@ -269,7 +269,7 @@ class Inception:
 
 
 class InceptionBF16(Inception):
-    """The extractor "inception-bf16": the same network with its convolutions in bfloat16, for GPUs."""
+    """The extractor "inception-bf16": the same network with its convolutions in bfloat16, for processors that have it."""
 
     name = "inception-bf16"
     dtype = torch.bfloat16

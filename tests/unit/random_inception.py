@@ -29,7 +29,9 @@ def write(folder: Path, seed: int = 0) -> Path:
             module.running_mean.normal_(0, 0.1, generator=random)
             module.running_var.uniform_(0.7, 1.3, generator=random)
         elif isinstance(module, nn.Linear):
-            module.weight.normal_(0, 0.5, generator=random)
+            module.weight.normal_(0, 1, generator=random)
+            # all features are positive: without this, one class would have the largest logit of every picture
+            module.weight -= module.weight.mean(dim=1, keepdim=True)
             module.bias.normal_(0, 1, generator=random)
     # a plain dictionary without counters, as the published file is
     torch.save({key: t.clone() for key, t in network.state_dict().items() if "num_batches" not in key}, path)
