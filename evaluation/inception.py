@@ -269,7 +269,7 @@ class Inception:
 
 
 class InceptionBF16(Inception):
-    """The extractor "inception-bf16": the same network with its convolutions in bfloat16, for processors that have it."""
+    """The extractor "inception-bf16": the same network with its convolutions in bfloat16, where that is in hardware."""
 
     name = "inception-bf16"
     dtype = torch.bfloat16
