@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from evaluation import clip_models
 from evaluation.clip_models import ClipImages
 from evaluation.dinov2 import DINOv2
+from evaluation.inception import Inception, InceptionBF16
 from wuerstchen.assets import locate
 from wuerstchen.files import sha256_file
 
@@ -143,8 +144,13 @@ def renamed_by_order(tensors: dict[str, torch.Tensor], target: dict[str, torch.T
     return renamed
 
 
-EXTRACTORS: dict[str, Callable[[], Extractor]] = {EfficientNetLite2.name: EfficientNetLite2}
-EXTRACTORS |= {DINOv2.name: DINOv2, "clip-l14-336": lambda: ClipImages(clip_models.load("clip-l14-336"))}
+EXTRACTORS: dict[str, Callable[[], Extractor]] = {
+    EfficientNetLite2.name: EfficientNetLite2,
+    Inception.name: Inception,
+    InceptionBF16.name: InceptionBF16,
+    DINOv2.name: DINOv2,
+    "clip-l14-336": lambda: ClipImages(clip_models.load("clip-l14-336")),
+}
 
 
 def load(name: str) -> Extractor:

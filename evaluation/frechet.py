@@ -6,6 +6,7 @@ A1, A2 with S = A^T A. Few samples (N <= D) give A directly, many give it by Cho
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -41,6 +42,43 @@ def gaussian(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, centred.T @ centred / (len(features) - 1)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """A Gaussian with mean (D,) and covariance (D, D) that several others are compared with: it is factored once."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    @cached_property
+    def factor(self) -> np.ndarray:
+        """A matrix (D, D) whose product with its own transpose is the covariance."""
+        try:
+            return np.linalg.cholesky(self.covariance)
+        except np.linalg.LinAlgError:
+            values, vectors = np.linalg.eigh(self.covariance)
+            return vectors * np.sqrt(values.clip(0))
+
+    def distance(self, mean: np.ndarray, covariance: np.ndarray) -> float:
+        """Squared Frechet distance from the Gaussian with that mean and covariance; 0 from itself, never negative."""
+        if np.array_equal(self.mean, mean) and np.array_equal(self.covariance, covariance):
+            return 0.0
+        # Symmetric and similar to S1 S2, so that eigvalsh applies: three times faster than eigvals and never complex.
+        eigenvalues = np.linalg.eigvalsh(self.factor.T @ covariance @ self.factor)
+        root = np.sqrt(eigenvalues.clip(0)).sum()
+        return _assemble(self.mean - mean, np.trace(self.covariance), np.trace(covariance), root)
+
+    def distance_of_features(self, features: np.ndarray) -> float:
+        """The same from the Gaussian of features (n, D), n of 2 or more; with n <= D their covariance is not built."""
+        features = _checked(features)
+        n, width = features.shape
+        if n > width:
+            return self.distance(*gaussian(features))
+        mean = features.mean(axis=0)
+        scaled = (features - mean) / np.sqrt(n - 1)
+        root = np.linalg.svd(scaled @ self.factor, compute_uv=False).sum()
+        return _assemble(self.mean - mean, np.trace(self.covariance), (scaled**2).sum(), root)
+
+
 def distance(mean1: np.ndarray, covariance1: np.ndarray, mean2: np.ndarray, covariance2: np.ndarray) -> float:
     """Squared Frechet distance of two Gaussians with means (D,) and covariances (D, D); never negative.
 
@@ -48,15 +86,7 @@ def distance(mean1: np.ndarray, covariance1: np.ndarray, mean2: np.ndarray, cova
     """
     mean1, mean2 = np.asarray(mean1, dtype=np.float64), np.asarray(mean2, dtype=np.float64)
     covariance1, covariance2 = np.asarray(covariance1, dtype=np.float64), np.asarray(covariance2, dtype=np.float64)
-    try:
-        factor = np.linalg.cholesky(covariance1)
-    except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(covariance1)
-        factor = vectors * np.sqrt(values.clip(0))
-    # Symmetric and similar to S1 S2, so that eigvalsh applies: three times faster than eigvals and never complex.
-    eigenvalues = np.linalg.eigvalsh(factor.T @ covariance2 @ factor)
-    root = np.sqrt(eigenvalues.clip(0)).sum()
-    return _assemble(mean1 - mean2, np.trace(covariance1), np.trace(covariance2), root)
+    return Reference(mean1, covariance1).distance(mean2, covariance2)
 
 
 def distance_of_features(features1: np.ndarray, features2: np.ndarray) -> float:
@@ -66,6 +96,8 @@ def distance_of_features(features1: np.ndarray, features2: np.ndarray) -> float:
     the matrix root. Raises ValueError for differing widths, fewer than two samples or non-finite features.
     """
     features1, features2 = _checked_pair(features1, features2)
+    if np.array_equal(features1, features2):
+        return 0.0
     if min(len(features1), len(features2)) > features1.shape[1]:
         return distance(*gaussian(features1), *gaussian(features2))
     mean1, mean2 = features1.mean(axis=0), features2.mean(axis=0)
@@ -95,6 +127,30 @@ def leave_out_distances(
     few = len(blocks) <= features1.shape[1]
     leave_out = _leave_out_by_gram if few else _leave_out_by_moments
     return np.array(leave_out(features1, features2, [blocks == label for label in labels])), sizes
+
+
+def leave_out_distances_from(
+    reference: Reference, features: np.ndarray, blocks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of features (n, D) without each block from a reference that stays whole: (distances, sizes).
+
+    For references of other pictures than the prompts', such as all of a data set, and for imported statistics.
+    """
+    features = _checked(features)
+    labels, sizes = np.unique(blocks, return_counts=True)
+    n, width = features.shape
+    if len(blocks) != n or n - sizes.max() < 2:
+        raise ValueError(f"{n} features and {len(blocks)} blocks: two pictures must remain without any block")
+    shift = features.mean(axis=0)
+    whole = Moments.of(features - shift)
+    distances = []
+    for label, size in zip(labels, sizes, strict=True):
+        if n - size <= width:
+            distances.append(reference.distance_of_features(features[blocks != label]))
+            continue
+        mean, covariance = (whole - Moments.of(features[blocks == label] - shift)).gaussian()
+        distances.append(reference.distance(mean + shift, covariance))
+    return np.array(distances), sizes
 
 
 def _leave_out_by_gram(features1: np.ndarray, features2: np.ndarray, members: list[np.ndarray]) -> list[float]:

@@ -6,6 +6,7 @@ from wuerstchen.seeds import derive
 
 SUBSET_SIZE = 1000
 SUBSETS = 100
+CHUNK = 2048  # rows of a reference whose kernel is evaluated at once
 
 
 def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -37,6 +38,24 @@ def kid(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[float, dict[str, int]]
     return float(np.mean([mmd2(x[i], y[j]) for i, j in draw])), {"subset_size": size, "subsets": SUBSETS}
 
 
+def kid_of_subsets(
+    x: np.ndarray, y: np.ndarray, seed: int = 2020, size: int = SUBSET_SIZE, subsets: int = SUBSETS
+) -> np.ndarray:
+    """Estimates (subsets,) of torch-fidelity's protocol, KID being their mean, of features (n, D) and (m, D).
+
+    Each subset draws `size` of x, then of y, without replacement from one stream of NumPy's RandomState, as
+    torch-fidelity does with its default seed of 2020. Raises ValueError where a set has fewer than `size`.
+    """
+    if min(len(x), len(y)) < size:
+        raise ValueError(f"{subsets} subsets of {size} need as many pictures of each set, got {len(x)} and {len(y)}")
+    random = np.random.RandomState(seed)
+    estimates = []
+    for _ in range(subsets):
+        chosen = x[random.choice(len(x), size, replace=False)]
+        estimates.append(mmd2(chosen, y[random.choice(len(y), size, replace=False)]))
+    return np.array(estimates)
+
+
 def leave_out_kids(x: np.ndarray, y: np.ndarray, blocks: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
     """Estimates from all pictures without each block, for `intervals.block_jackknife`: (estimates, whole, sizes).
 
@@ -61,6 +80,31 @@ def leave_out_kids(x: np.ndarray, y: np.ndarray, blocks: np.ndarray) -> tuple[np
     for i, size in enumerate(sizes):
         rest = np.delete(np.delete(sums, i, axis=1), i, axis=2).sum(axis=(1, 2))
         estimates.append(_unbiased(*rest, n - size, n - size))
+    return np.array(estimates), whole, sizes
+
+
+def leave_out_kids_from(y: np.ndarray, x: np.ndarray, blocks: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
+    """Estimates without each block of x (n, D) from a reference y (m, D) that stays whole: (estimates, whole, sizes).
+
+    For references of other pictures than the prompts'. The kernel is evaluated once, a block of rows at a time.
+    """
+    labels, sizes = np.unique(blocks, return_counts=True)
+    n, m = len(x), len(y)
+    if len(blocks) != n or n - sizes.max() < 2 or m < 2:
+        raise ValueError(f"{n} and {m} features, {len(blocks)} blocks: two pictures must remain without any block")
+    parts = [x[blocks == label] for label in labels]
+    rows_y = [y[start : start + CHUNK] for start in range(0, m, CHUNK)]
+    within = np.array([[kernel(a, b).sum() for b in parts] for a in parts])
+    within[np.diag_indices(len(parts))] -= [_diagonal_sum(part) for part in parts]
+    across = np.array([sum(kernel(part, rows).sum() for rows in rows_y) for part in parts])
+    # the kernel is symmetric, so that half of the reference's own does
+    yy = sum(kernel(a, b).sum() for i, a in enumerate(rows_y) for b in rows_y[:i]) * 2
+    yy += sum(kernel(a, a).sum() - _diagonal_sum(a) for a in rows_y)
+    whole = _unbiased(within.sum(), yy, across.sum(), n, m)
+    estimates = []
+    for i, size in enumerate(sizes):
+        xx = within.sum() - within[i].sum() - within[:, i].sum() + within[i, i]
+        estimates.append(_unbiased(xx, yy, across.sum() - across[i], n - size, m))
     return np.array(estimates), whole, sizes
 
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 from trees import ROOT
 
-from benchmarks import sampling, study_sampling, study_training, training
+from benchmarks import frechet, sampling, study_sampling, study_training, training
 from benchmarks.measure import OURS, PLAIN, medians
 from wuerstchen.files import write_jsonl, write_text
 from wuerstchen.presets import preset
@@ -213,3 +213,14 @@ def test_medians_let_the_calls_take_turns():
     order = []
     found = medians({name: lambda name=name: order.append(name) for name in "ab"}, 3)
     assert order == list("ababab") and set(found) == {"a", "b"} and all(value >= 0 for value in found.values())
+
+
+def test_frechet(capsys):
+    frechet.main(["--samples", "80", "--width", "40", "--rounds", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    record = json.loads(lines[-1])
+    assert {"name", "ratio", "ratio_scipy_sqrtm", "ratio_cached", "max_difference", "device"} <= set(record)
+    assert 0 < record["max_difference"] < 1e-9
+    seconds = {part["route"]: part["seconds"] for part in record["parts"]}
+    assert record["ratio"] == seconds[frechet.TORCH_FIDELITY] / seconds[frechet.OURS]
+    assert sum(line.startswith("|") for line in lines) == 2 + len(record["parts"])

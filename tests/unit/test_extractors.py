@@ -126,4 +126,4 @@ def test_weights_are_matched_by_order_and_shape():
 def test_unknown_extractor_is_named():
     with pytest.raises(ValueError, match="unknown extractor 'vgg'; known are: efficientnet-lite2"):
         load("vgg")
-    assert set(extractors.EXTRACTORS) >= {"efficientnet-lite2", "dinov2", "clip-l14-336"}
+    assert set(extractors.EXTRACTORS) >= {"efficientnet-lite2", "inception", "dinov2", "clip-l14-336"}

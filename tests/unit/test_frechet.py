@@ -6,7 +6,15 @@ import torch
 from scipy.linalg import sqrtm
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from evaluation.frechet import Moments, distance, distance_of_features, gaussian, leave_out_distances
+from evaluation.frechet import (
+    Moments,
+    Reference,
+    distance,
+    distance_of_features,
+    gaussian,
+    leave_out_distances,
+    leave_out_distances_from,
+)
 
 
 def features(n, d, seed, shift=0.0, scale=1.0):
@@ -41,7 +49,7 @@ def test_singular_covariance_takes_the_eigenvalue_route():
 @pytest.mark.parametrize(("n", "d"), [(40, 64), (64, 64), (65, 64), (300, 64)])
 def test_identical_sets_are_at_zero_and_never_below(n, d):
     x = features(n, d, 3)
-    assert 0 <= distance_of_features(x, x) < 1e-6 * np.trace(gaussian(x)[1])
+    assert distance_of_features(x, x) == 0 == distance(*gaussian(x), *gaussian(x))
     assert 0 <= distance_of_features(x, x[::-1]) < 1e-6 * np.trace(gaussian(x)[1])
 
 
@@ -80,6 +88,49 @@ def test_few_samples_agree_with_exact_arithmetic():
     assert value == pytest.approx(expected, rel=1e-12)
     # The covariance route loses digits on singular matrices, but must tell the same story.
     assert distance(*gaussian(x), *gaussian(y)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_many_samples_agree_with_exact_arithmetic():
+    """Full covariances of a steep spectrum, by the eigenvalues of S1 S2 in 60 digits."""
+    x, y = features(40, 10, 14).astype(np.float64), features(50, 10, 15, shift=0.1, scale=1.1).astype(np.float64)
+    steep = 10.0 ** -np.arange(0, 5, 0.5)
+    (mean_x, a), (mean_y, b) = gaussian(x * steep), gaussian(y * steep)
+    with mpmath.workdps(60):
+        factor = mpmath.cholesky(mpmath.matrix(a.tolist()))
+        product = factor.T * mpmath.matrix(b.tolist()) * factor
+        root = mpmath.fsum(mpmath.sqrt(v) for v in mpmath.eigsy(product, eigvals_only=True))
+        means = mpmath.fsum((mpmath.mpf(p) - mpmath.mpf(q)) ** 2 for p, q in zip(mean_x, mean_y, strict=True))
+        traces = mpmath.fsum(np.diag(a).tolist()) + mpmath.fsum(np.diag(b).tolist())
+        expected = float(means + traces - 2 * root)
+    assert distance_of_features(x * steep, y * steep) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [100, 500])
+def test_inception_wide_features_of_few_samples(n):
+    """S2 = c^2 S1, where the truth is |shift|^2 + (1 - c)^2 tr S1: with n < 2048 other tools lose digits or fail."""
+    x = features(n, 2048, 16).astype(np.float64)
+    truth = 2048 * 0.01**2 + 0.05**2 * gaussian(x)[1].trace()
+    y = 1.05 * (x - x.mean(axis=0)) + x.mean(axis=0) + 0.01
+    assert distance_of_features(x, y) == pytest.approx(truth, rel=1e-9)
+    # a reference of many, of which the same is true of a rotated x
+    assert distance_of_features(x, x + 0.01) == pytest.approx(2048 * 0.01**2, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [30, 200])
+def test_a_reference_is_factored_once_for_all(n):
+    x, y = features(n, 50, 17).astype(np.float64), features(300, 50, 18, shift=0.2).astype(np.float64)
+    reference = Reference(*gaussian(y))
+    value = distance_of_features(x, y)
+    assert reference.distance_of_features(x) == pytest.approx(value, rel=1e-9)
+    factor = reference.factor
+    assert np.allclose(factor @ factor.T, reference.covariance, rtol=1e-12)
+    assert reference.distance(*gaussian(y)) == 0 and reference.factor is factor
+    blocks = np.random.default_rng(0).integers(0, 5, size=n)
+    values, sizes = leave_out_distances_from(reference, x, blocks)
+    assert sizes.sum() == n
+    assert values == pytest.approx([distance_of_features(x[blocks != b], y) for b in range(5)], rel=1e-9)
+    with pytest.raises(ValueError, match="two pictures must remain"):
+        leave_out_distances_from(reference, x, np.zeros(n))
 
 
 @pytest.mark.parametrize("n", [30, 200])

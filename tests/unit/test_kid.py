@@ -5,7 +5,7 @@ from sklearn.metrics.pairwise import polynomial_kernel
 from torch_fidelity.metric_kid import kernel_mmd, kid_features_to_metric
 
 from evaluation import kid as module
-from evaluation.kid import kernel, kid, leave_out_kids, mmd2
+from evaluation.kid import kernel, kid, kid_of_subsets, leave_out_kids, leave_out_kids_from, mmd2
 
 
 def features(n, seed, shift=0.0, d=24):
@@ -37,6 +37,31 @@ def test_subsets_estimate_the_same_as_torch_fidelity(monkeypatch):
     error = theirs["kernel_inception_distance_std"] / 10
     assert abs(value - theirs["kernel_inception_distance_mean"]) < 4 * error
     assert value == kid(x, y, seed=1)[0] != kid(x, y, seed=2)[0]
+
+
+@pytest.mark.parametrize(("n", "m", "size"), [(300, 300, 50), (70, 200, 70), (1200, 1100, 1000)])
+def test_subsets_of_torch_fidelity_are_the_same(n, m, size):
+    x, y = features(n, 9).astype(np.float64), features(m, 10, shift=0.1).astype(np.float64)
+    subsets = 100 if size < 1000 else 3
+    estimates = kid_of_subsets(x, y, size=size, subsets=subsets)
+    theirs = kid_features_to_metric(
+        torch.from_numpy(x), torch.from_numpy(y), kid_subset_size=size, kid_subsets=subsets, verbose=False
+    )
+    assert estimates.mean() == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-9)
+    assert estimates.std() == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-6)
+    with pytest.raises(ValueError, match=f"subsets of {max(n, m) + 1} need as many"):
+        kid_of_subsets(x, y, size=max(n, m) + 1)
+
+
+def test_blocks_leave_alone_where_the_reference_stays_whole(monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 32)
+    x, y = features(90, 11), features(70, 12, shift=0.1)
+    blocks = np.random.default_rng(0).integers(0, 5, size=90)
+    estimates, whole, sizes = leave_out_kids_from(y, x, blocks)
+    assert whole == pytest.approx(mmd2(x, y), rel=1e-10) and sizes.sum() == 90
+    assert estimates == pytest.approx([mmd2(x[blocks != b], y) for b in range(5)], rel=1e-9)
+    with pytest.raises(ValueError, match="two pictures must remain"):
+        leave_out_kids_from(y, x, np.zeros(90))
 
 
 def test_unbiased_around_zero_for_one_distribution():
