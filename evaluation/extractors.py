@@ -4,6 +4,7 @@ What is computed with one of them carries its name (FD-EfficientNet-Lite2); only
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -34,10 +35,10 @@ class Extractor(Protocol):
         ...
 
 
-def _as_is_128(pixels: torch.Tensor) -> torch.Tensor:
-    if pixels.shape[2:] != (128, 128):
+def _as_is(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    if pixels.shape[2:] != (size, size):
         raise ValueError(
-            f"preprocessing none-128 needs pictures of 128x128, got {pixels.shape[2]}x{pixels.shape[3]}; "
+            f"preprocessing none-{size} needs pictures of {size}x{size}, got {pixels.shape[2]}x{pixels.shape[3]}; "
             "bicubic-128 resizes square pictures"
         )
     return pixels
@@ -54,13 +55,14 @@ def _bicubic_128(pixels: torch.Tensor) -> torch.Tensor:
 
 # float pixels 0..255 (n, 3, height, width) -> the same at the extractor's size.
 PREPROCESSINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "none-128": _as_is_128,
+    "none-128": partial(_as_is, size=128),
+    "none-256": partial(_as_is, size=256),  # near the 260 px that Lite2 was trained at
     "bicubic-128": _bicubic_128,
 }
 
 
 def preprocess(pictures: np.ndarray, preprocessing: str) -> torch.Tensor:
-    """uint8 RGB (n, height, width, 3) -> float32 (n, 3, 128, 128) in 0..255, channels last in memory.
+    """uint8 RGB (n, height, width, 3) -> float32 (n, 3, 128, 128), or 256, in 0..255, channels last in memory.
 
     Raises ValueError for an unknown preprocessing, other arrays, or a size that the preprocessing does not take.
     """

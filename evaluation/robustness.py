@@ -1,55 +1,24 @@
 """Table 3: how far mild manipulations of real pictures move the Frechet distance (the paper's Appendix B).
 
-Each picture is decoded once and fanned out to its reference and all manipulations.
-
 python -m evaluation.robustness --pictures ZIP --set SET --seed N --manipulations NAME ... --out JSON
+python -m evaluation.robustness --parts FOLDER --set SET --seed N --out JSON    of evaluation.robustness_features
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evaluation import frechet
-from evaluation.extractors import EXTRACTORS, Extractor, load
-from evaluation.features import count_images, in_chunks, library_versions
-from evaluation.images import images_sha256, iter_images
+from evaluation.features import library_versions
 from evaluation.intervals import COVERS, block_jackknife, blocks_of
-from evaluation.manipulations import CHOICES, NAMES, check_names, fan_out, psnr
+from evaluation.picture_files import entries, files_sha256
+from evaluation.pictures import add_up
+from evaluation.robustness_features import Part, Plan, Reading, add_plan, manipulated_features, part_path, plan_of
 from evaluation.scores import JACKKNIFE
 from wuerstchen.files import write_json
-from wuerstchen.progress import progress
-
-PREPROCESSING = "none-128"
-CHUNK = 16
-
-
-def manipulated_features(
-    pictures: Iterable[tuple[str, np.ndarray]], names: Sequence[str], extractor: Extractor, total: int | None = None
-) -> tuple[list[str], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Ids, features (n, D) of "reference" and each manipulation, and each manipulation's PSNR in dB (n,).
-
-    One pass over (id, uint8 RGB of twice the extractor's size) pairs.
-    """
-    ids: list[str] = []
-    features: dict[str, list[np.ndarray]] = {name: [] for name in ("reference", *names)}
-    ratios: dict[str, list[float]] = {name: [] for name in names}
-    with progress(what="manipulations", unit="pictures", total=total) as bar:
-        for chunk_ids, chunk in in_chunks(pictures, CHUNK):
-            variants = [fan_out(picture, names) for picture in chunk]
-            for name in features:
-                features[name].append(extractor(np.stack([variant[name] for variant in variants]), PREPROCESSING)[0])
-            for name in names:
-                ratios[name] += [psnr(variant["reference"], variant[name]) for variant in variants]
-            ids += chunk_ids
-            bar.update(len(chunk_ids))
-    return (
-        ids,
-        {name: np.concatenate(parts) for name, parts in features.items()},
-        {name: np.array(values) for name, values in ratios.items()},
-    )
 
 
 def shift(ids: Sequence[str], reference: np.ndarray, changed: np.ndarray, ratios: np.ndarray) -> dict[str, Any]:
@@ -68,44 +37,100 @@ def shift(ids: Sequence[str], reference: np.ndarray, changed: np.ndarray, ratios
     }
 
 
+def column(
+    name: str,
+    seed: int,
+    plan: Plan,
+    extractor: dict[str, str],
+    digests: Sequence[tuple[str, str]],
+    pictures: dict[str, Any],
+    features: Callable[[str], np.ndarray],
+    ratios: dict[str, np.ndarray],
+) -> dict[str, Any]:
+    """The JSON of one column of Table 3. `features` gives those of "reference" and of each manipulation, `pictures` is
+    what `pictures.add_up` says of them: how many were saved with loss already, and more."""
+    ids, reference = [entry for entry, _ in digests], features("reference")
+    choices = plan.choices.record()
+    return {
+        "schema": 1,
+        "set": name,
+        "metric": f"fd-{extractor['name']}",
+        "n": len(ids),
+        "seed": seed,
+        "reference": choices["reference"],
+        "choices": choices,
+        "crop": plan.crop,
+        "size": plan.size,
+        "images_sha256": files_sha256(digests),
+        "pictures": pictures,
+        "extractor": extractor,
+        "preprocessing": plan.preprocessing,
+        "interval_method": JACKKNIFE,
+        "interval_covers": COVERS,
+        "manipulations": {each: shift(ids, reference, features(each), ratios[each]) for each in plan.names},
+        "versions": library_versions("numpy", "pillow", "scipy", "timm", "torch"),
+    }
+
+
+def of_pictures(name: str, seed: int, sources: Sequence[Path], plan: Plan, extractor: str) -> dict[str, Any]:
+    """A column from pictures that fit into one job."""
+    from evaluation.extractors import load  # torch: seconds that parts need not pay
+
+    network, reading = load(extractor), Reading(entries(sources))
+    _, features, ratios = manipulated_features(reading, plan, network, len(reading.listed))
+    used = {"name": network.name, "sha256": network.sha256}
+    return column(name, seed, plan, used, reading.digests, add_up(reading.records), features.__getitem__, ratios)
+
+
+def of_parts(name: str, seed: int, folder: Path) -> dict[str, Any]:
+    """A column from all parts in a folder.
+
+    Raises ValueError naming a part that is missing or was made by another plan or network, and a repeated picture.
+    """
+    found = sorted(folder.glob("*-of-*.npz"))
+    if not found:
+        raise ValueError(f"{folder}: holds no parts; evaluation.robustness_features writes them")
+    count = found[0].stem.split("-")[-1]
+    wanted = [part_path(folder, part, int(count)) for part in range(int(count))] if count.isdecimal() else []
+    if found != wanted:
+        wrong = sorted(path.name for path in set(found) ^ set(wanted))
+        raise ValueError(f"{folder}: {len(wrong)} parts are missing or of another division, such as {wrong[0]}")
+    parts = [Part(path) for path in wanted]
+    for path, part in zip(wanted, parts, strict=True):
+        if part.study != parts[0].study:
+            raise ValueError(f"{path}: made by another plan or network than {wanted[0].name}; make its folder anew")
+    digests = [pair for part in parts for pair in part.digests]
+    if len({entry for entry, _ in digests}) != len(digests):
+        raise ValueError(f"{folder}: a picture is in two parts; make the folder anew")
+    plan = Plan.of_record(parts[0].study["plan"])
+    ratios = np.concatenate([part.psnr for part in parts])
+
+    def features(which: str) -> np.ndarray:
+        return np.concatenate([part.features(which) for part in parts])
+
+    columns = {each: ratios[:, number] for number, each in enumerate(plan.names)}
+    pictures = add_up(part.pictures for part in parts)
+    return column(name, seed, plan, parts[0].study["extractor"], digests, pictures, features, columns)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line: one column of Table 3."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.robustness", description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", required=True, type=Path, metavar="ZIP", help="256 px pictures")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--pictures", nargs="+", type=Path, metavar="SOURCE", help="folders or zips of pictures")
+    source.add_argument("--parts", type=Path, metavar="FOLDER", help="features by parts; what made them is in them")
     parser.add_argument("--set", required=True, help="name of the column, such as openmoji")
     parser.add_argument("--seed", required=True, type=int, help="the study's seed, recorded; nothing here is random")
-    parser.add_argument("--manipulations", nargs="+", default=list(NAMES), metavar="NAME", help="default: all thirteen")
-    parser.add_argument("--extractor", default="efficientnet-lite2", choices=list(EXTRACTORS))
+    add_plan(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="JSON")
     options = parser.parse_args(argv)
     try:
-        check_names(options.manipulations)
-        extractor = load(options.extractor)
-        digest = images_sha256([options.pictures])
-        ids, features, ratios = manipulated_features(
-            iter_images([options.pictures]), options.manipulations, extractor, count_images([options.pictures])
-        )
-        results = {
-            name: shift(ids, features["reference"], features[name], ratios[name]) for name in options.manipulations
-        }
+        if options.parts:
+            record = of_parts(options.set, options.seed, options.parts)
+        else:
+            record = of_pictures(options.set, options.seed, options.pictures, plan_of(options), options.extractor)
     except (ValueError, ModuleNotFoundError) as error:
         raise SystemExit(str(error)) from None
-    record = {
-        "schema": 1,
-        "set": options.set,
-        "metric": f"fd-{extractor.name}",
-        "n": len(ids),
-        "seed": options.seed,
-        "reference": CHOICES["reference"],
-        "choices": CHOICES,
-        "images_sha256": digest,
-        "extractor": {"name": extractor.name, "sha256": extractor.sha256},
-        "preprocessing": PREPROCESSING,
-        "interval_method": JACKKNIFE,
-        "interval_covers": COVERS,
-        "manipulations": results,
-        "versions": library_versions("numpy", "pillow", "scipy", "timm", "torch"),
-    }
     write_json(options.out, record)
 
 

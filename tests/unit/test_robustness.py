@@ -3,28 +3,16 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from random_network import RandomNetwork
 
 from evaluation import extractors
-from evaluation.extractors import preprocess
 from evaluation.frechet import distance_of_features
 from evaluation.images import iter_images, write_shard
-from evaluation.manipulations import NAMES, RESAMPLINGS, fan_out
-from evaluation.robustness import main, manipulated_features, shift
-
-
-class RandomNetwork:
-    """An extractor with one layer of seeded random filters on 8x8 blocks."""
-
-    name, sha256 = "random", "0" * 64
-
-    def __init__(self):
-        self.filters = np.random.default_rng(0).normal(size=(192, 24)).astype(np.float32) / 60
-
-    def __call__(self, pictures, preprocessing):
-        pixels = preprocess(pictures, preprocessing).permute(0, 2, 3, 1).numpy() / 127.5 - 1
-        blocks = pixels.reshape(-1, 16, 8, 16, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(len(pixels), 256, 192)
-        features = np.tanh(blocks @ self.filters).clip(0).mean(axis=1)
-        return features, features
+from evaluation.manipulations import NAMES, RESAMPLINGS, Choices, fan_out
+from evaluation.prepare import centre_square
+from evaluation.robustness import main, shift
+from evaluation.robustness_features import Part, Plan, manipulated_features
+from evaluation.robustness_features import main as features_main
 
 
 @pytest.fixture
@@ -46,14 +34,14 @@ def shard(tmp_path):
 def test_one_pass_gives_what_separate_passes_give(shard):
     extractor = RandomNetwork()
     names = ["jpeg-50", "nearest", "palette"]
-    ids, features, ratios = manipulated_features(iter_images([shard]), names, extractor)
+    ids, features, ratios = manipulated_features(iter_images([shard]), Plan(tuple(names)), extractor)
     assert ids == [f"openmoji-{i:02d}" for i in range(30)] and list(features) == ["reference", *names]
     pictures = [picture for _, picture in iter_images([shard])]
     for name in names:
         alone = np.stack([fan_out(picture, [name])[name] for picture in pictures])
         assert features[name] == pytest.approx(extractor(alone, "none-128")[0], abs=1e-6)
         assert ratios[name].shape == (30,)
-    nearest = np.stack([RESAMPLINGS["nearest"](picture) for picture in pictures])
+    nearest = np.stack([RESAMPLINGS["nearest"](picture, (128, 128)) for picture in pictures])
     assert np.array_equal(nearest, np.stack(pictures)[:, 1::2, 1::2])
 
 
@@ -94,3 +82,116 @@ def test_program_refuses_unknown_manipulations_and_other_sizes(tmp_path, monkeyp
     with pytest.raises(SystemExit, match="128x128, got 64x64"):
         main(["--pictures", str(tmp_path / "small.zip"), *flags])
     assert not (tmp_path / "out.json").exists()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twenty-two pictures of different sizes and formats."""
+    random = np.random.default_rng(1)
+    (tmp_path / "photos").mkdir()
+    for i in range(22):
+        grid = random.integers(0, 256, size=(9, 12, 3), dtype=np.uint8)
+        picture = Image.fromarray(grid).resize((200 + 8 * i, 180 + 5 * (i % 3)), Image.Resampling.BICUBIC)
+        picture.save(tmp_path / "photos" / f"{i:02d}.{'jpg' if i % 2 else 'png'}")
+    return tmp_path / "photos"
+
+
+FLAGS = [
+    "--extractor",
+    "random",
+    "--crop",
+    "centre",
+    "--size",
+    "128",
+    "--manipulations",
+    "jpeg-50",
+    "palette",
+    "blur-1",
+]
+
+
+def test_parts_join_into_what_one_pass_gives(tmp_path, monkeypatch, folder):
+    monkeypatch.setitem(extractors.EXTRACTORS, "random", RandomNetwork)
+    study = ["--set", "photos", "--seed", "0", "--out"]
+    whole, joined = tmp_path / "whole.json", tmp_path / "joined.json"
+    main(["--pictures", str(folder), *study, str(whole), *FLAGS, "--order", "manipulate-first"])
+    parts = ["--pictures", str(folder), "--out", str(tmp_path / "parts"), "--parts", "4", *FLAGS]
+    parts += ["--order", "manipulate-first"]
+    features_main([*parts, "--part", "2"])
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["2-of-4.npz"]
+    with pytest.raises(SystemExit, match="3 parts are missing or of another division, such as 0-of-4.npz"):
+        main(["--parts", str(tmp_path / "parts"), *study, str(joined)])
+    features_main(parts)
+    main(["--parts", str(tmp_path / "parts"), *study, str(joined)])
+    expected, record = json.loads(whole.read_text()), json.loads(joined.read_text())
+    for name, row in expected["manipulations"].items():
+        assert record["manipulations"][name]["psnr_db"] == row["psnr_db"]
+        assert record["manipulations"][name]["value"] == pytest.approx(row["value"], rel=1e-4)
+    assert record["choices"]["options"]["order"] == "manipulate-first" and record["size"] == 128
+    del expected["manipulations"], record["manipulations"]
+    assert record == expected
+
+
+def test_a_stopped_job_goes_on_and_recomputes_what_changed_alone(tmp_path, monkeypatch, capsys, folder):
+    monkeypatch.setitem(extractors.EXTRACTORS, "random", RandomNetwork)
+    out = tmp_path / "parts"
+    parts = ["--pictures", str(folder), "--out", str(out), "--parts", "4", *FLAGS]
+
+    def said() -> str:
+        return capsys.readouterr().out.strip()
+
+    calls = 0
+
+    class Stops(RandomNetwork):
+        def __call__(self, pictures, preprocessing):
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                raise KeyboardInterrupt
+            return super().__call__(pictures, preprocessing)
+
+    monkeypatch.setitem(extractors.EXTRACTORS, "stops", Stops)
+    with pytest.raises(KeyboardInterrupt):
+        features_main(["stops" if flag == "random" else flag for flag in parts])
+    assert sorted(path.name for path in out.iterdir()) == ["0-of-4.npz", "1-of-4.npz"]  # whole ones alone
+    stood = (out / "0-of-4.npz").stat().st_mtime_ns
+    features_main(parts)
+    assert said() == "22 pictures: 2 of 4 parts written, the others were there"
+    assert (out / "0-of-4.npz").stat().st_mtime_ns == stood
+    features_main(parts)
+    assert said().startswith("22 pictures: 0 of 4")
+    Image.new("RGB", (220, 200)).save(folder / "21.jpg")
+    features_main(parts)
+    assert said().startswith("22 pictures: 1 of 4")
+    (out / "1-of-4.npz").write_bytes((out / "1-of-4.npz").read_bytes()[:5000])
+    features_main(parts)
+    assert said().startswith("22 pictures: 1 of 4")
+    features_main([*parts, "--chroma", "4:4:4", "--part", "3"])
+    assert said().startswith("22 pictures: 1 of 1")
+    with pytest.raises(SystemExit, match="3-of-4.npz: made by another plan or network than 0-of-4.npz"):
+        main(["--parts", str(out), "--set", "photos", "--seed", "0", "--out", str(tmp_path / "out.json")])
+
+
+def test_a_part_keeps_its_pictures_in_order(tmp_path, monkeypatch, folder):
+    monkeypatch.setitem(extractors.EXTRACTORS, "random", RandomNetwork)
+    features_main(["--pictures", str(folder), "--out", str(tmp_path), *FLAGS])
+    with Part(tmp_path / "0-of-1.npz") as part:
+        assert part.ids == [f"{i:02d}" for i in range(22)]
+        picture = centre_square(np.asarray(Image.open(folder / "07.jpg")))
+        variants = fan_out(picture, ["blur-1"], Choices(), 128)
+        for name in ("reference", "blur-1"):
+            alone = RandomNetwork()(variants[name][None], "none-128")[0][0]
+            assert part.features(name)[7] == pytest.approx(alone, abs=1e-5)
+        assert part.psnr.shape == (22, 3)
+
+
+def test_flags_that_make_no_sense_are_refused(tmp_path, monkeypatch, capsys, folder):
+    monkeypatch.setitem(extractors.EXTRACTORS, "random", RandomNetwork)
+    flags = ["--pictures", str(folder), "--out", str(tmp_path / "parts"), *FLAGS]
+    with pytest.raises(SystemExit, match="--parts 23: there are only 22 pictures"):
+        features_main([*flags, "--parts", "23"])
+    with pytest.raises(SystemExit):
+        features_main([*flags, "--parts", "3", "--part", "3"])
+    assert "--part 3: with --parts 3, use 0 to 2" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="square picture is needed where nothing is cropped"):
+        features_main([flag if flag != "centre" else "none" for flag in flags])
