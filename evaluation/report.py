@@ -254,6 +254,13 @@ def seconds_by_rule(study: Study) -> list[dict[str, Any]]:
     return [{"rule": rule, "time": duration(s), "share": round(100 * s / longest, 1)} for rule, s in ordered]
 
 
+def seconds_of(study: Study, *rules: str) -> float | None:
+    """Time of all jobs of some rules together; None where one of them has not run."""
+    summary = study.read("summary.json")
+    known = {} if isinstance(summary, NotRun) else summary["wall_seconds"]["rules"]
+    return sum(known[rule] for rule in rules) if known.keys() >= set(rules) else None
+
+
 def read_sweep(path: Path | None) -> dict | NotRun:
     """What evaluation.sweep wrote; it is run once and kept, not by every run of the study."""
     if path is None or not path.is_file():
@@ -307,6 +314,7 @@ def page(study: Study, sweep: Path | None = None) -> str:
         carbon=_or_none(study.read("carbon.json")),
         wall=None if isinstance(summary, NotRun) else summary["wall_seconds"]["total"],
         rules=seconds_by_rule(study),
+        workload_seconds=seconds_of(study, "train_probe", "workload"),
         versions={} if isinstance(summary, NotRun) else summary["versions"],
         uncertainty=uncertainty(study),
         coverage=coverage(study),

@@ -156,6 +156,10 @@ def test_short_rules_are_summed_up(study):
     change(study.directory / "summary.json", wall_seconds={"total": 1100.0, "rules": rules})
     said = [(row["rule"], row["time"]) for row in seconds_by_rule(study)]
     assert said == [("train", "16 min 40 s"), ("sample", "50.0 s"), ("2 shorter ones together", "50.0 s")]
+    assert "in 43.0 s of one" not in page(study)
+    rules |= {"train_probe": 18.0, "workload": 25.0}
+    change(study.directory / "summary.json", wall_seconds={"total": 1100.0, "rules": rules})
+    assert "in 43.0 s of one" in page(study)
 
 
 def test_a_page_too_large_is_refused(study, tmp_path, monkeypatch):
