@@ -4,6 +4,9 @@ Every combination of order, chroma subsampling, palette and contrast pivot gives
 computed once for all combinations that agree in what touches it. Spearman's rank correlation with a column of the paper
 compares their order. All pictures are held in memory.
 
+On 159 COCO photographs of val2017 with Lite2 at 128 px the default comes first of the sixteen, with 0.945 beside COCO's
+column; the adaptive palette gives at most 0.846, manipulation before the reduction at most 0.533.
+
 python -m evaluation.robustness_choices --pictures FOLDER --crop centre --size 256 --preprocessing P --out JSON
 """
 
