@@ -18,11 +18,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from evaluation.inception import Inception
 
 from benchmarks.inception_peers import CleanFID, TorchFidelity, write_weights
 from benchmarks.measure import show
 from evaluation import frechet
+from evaluation.inception import Inception
 from evaluation.manipulations import NAMES, fan_out
 from evaluation.picture_files import entries
 from evaluation.prepare import centre_square

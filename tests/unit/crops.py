@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
-from photos import PHOTOS
+from data_folder import published
 from PIL import Image, ImageFilter
 
 from wuerstchen.shards import write_shard
@@ -17,9 +16,8 @@ def write_crops(path: Path, count: int, seed: int = 0, changed: int = 0) -> Path
 
     Skips the test where there are no photographs.
     """
-    files = [file for part in ("train2017", "val2017") for file in sorted((PHOTOS / part).glob("*.jpg"))]
-    if not files:
-        pytest.skip(f"no photographs at {PHOTOS}; set WUERSTCHEN_TEST_DATA to a folder with photos_coco_mini")
+    folder = published("photos_coco_mini")
+    files = [file for part in ("train2017", "val2017") for file in sorted((folder / part).glob("*.jpg"))]
     random = np.random.default_rng(seed)
     # equally many of each, so that the photographs in a part of the crops do not depend on their number
     which = np.arange(count) * len(files) // count

@@ -14,3 +14,8 @@ def published(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"no {name} in {FOLDER}; set WUERSTCHEN_TEST_DATA to a folder that has it")
     return path
+
+
+def photos(count: int) -> list[Path]:
+    """The first photographs of COCO's validation set there."""
+    return sorted(published("photos_coco_mini/val2017").glob("*.jpg"))[:count]

@@ -11,7 +11,7 @@ import small_clip
 import small_towers
 import torch
 import torchvision.transforms.functional as TF
-from photos import photos
+from data_folder import photos
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 from transformers import CLIPConfig, CLIPModel

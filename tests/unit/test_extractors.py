@@ -1,22 +1,17 @@
 import json
-import os
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+from data_folder import published
 from PIL import Image
 from timm.data import ImageNetInfo
 
 from evaluation import extractors
 from evaluation.extractors import EfficientNetLite2, load, preprocess, renamed_by_order
 from wuerstchen.assets import locate
-
-PHOTOS = (
-    Path(os.environ.get("WUERSTCHEN_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "photos_coco_mini"
-)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +51,7 @@ def test_folded_norms_change_nothing_that_counts(lite2, pictures):
 
 def test_lite2_knows_what_photographs_show(lite2):
     """Plausible classes on COCO photographs of one kind of thing: wrong weights, order or scaling would fail."""
-    if not (PHOTOS / "instances_val2017.json").is_file():
-        pytest.skip(f"no photographs at {PHOTOS}; set WUERSTCHEN_TEST_DATA to a folder that has photos_coco_mini")
+    folder = published("photos_coco_mini")
     kinds = {
         "elephant": "elephant", "banana": "banana", "pizza": "pizza", "zebra": "zebra", "toilet": "toilet seat",
         "traffic light": "traffic light", "laptop": "laptop", "airplane": "airliner", "broccoli": "broccoli",
@@ -65,16 +59,16 @@ def test_lite2_knows_what_photographs_show(lite2):
     }  # fmt: skip
     shown = defaultdict(set)
     for part in ("train2017", "val2017"):
-        record = json.loads((PHOTOS / f"instances_{part}.json").read_text())
+        record = json.loads((folder / f"instances_{part}.json").read_text())
         names = {category["id"]: category["name"] for category in record["categories"]}
         for annotation in record["annotations"]:
             if annotation["area"] > 20000 and names[annotation["category_id"]] in kinds:
                 shown[f"{part}/{annotation['image_id']:012d}.jpg"].add(names[annotation["category_id"]])
-    files = sorted(name for name in shown if (PHOTOS / name).is_file())
+    files = sorted(name for name in shown if (folder / name).is_file())
     assert len(files) >= 10
     squares = []
     for name in files:
-        picture = Image.open(PHOTOS / name).convert("RGB")
+        picture = Image.open(folder / name).convert("RGB")
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
         squares.append(np.asarray(picture.crop((left, top, left + side, top + side)).resize((256, 256))))

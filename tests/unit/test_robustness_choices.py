@@ -1,9 +1,8 @@
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from data_folder import photos
 from PIL import Image
 from random_network import RandomNetwork
 
@@ -14,12 +13,6 @@ from evaluation.manipulations import NAMES, Choices, fan_out
 from evaluation.picture_files import entries
 from evaluation.robustness_choices import agreement, combinations, distances, main
 from evaluation.robustness_features import Plan, Reading, manipulated_features
-
-PHOTOS = (
-    Path(os.environ.get("WUERSTCHEN_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    / "photos_coco_mini"
-    / "val2017"
-)
 
 
 @pytest.fixture
@@ -72,9 +65,7 @@ def test_program_prints_a_table_of_all_combinations(tmp_path, monkeypatch, capsy
 
 def test_the_default_choices_order_photographs_as_the_papers_table_does():
     """Forty photographs of COCO and EfficientNet-Lite2 at 128 px, beside the paper's 30,000 and Inception."""
-    files = sorted(PHOTOS.glob("*.jpg"))[:40]
-    if len(files) < 40:
-        pytest.skip(f"no photographs at {PHOTOS}; set WUERSTCHEN_TEST_DATA to a folder that has photos_coco_mini")
+    files = photos(40)
     plan = Plan(crop="centre", size=128)
     pictures = Reading(entries(files))
     _, features, _ = manipulated_features(pictures, plan, EfficientNetLite2(), len(files))
