@@ -28,11 +28,20 @@ DATA = (
     "parti-prompts",
     "celeba-hq",
 )
+RIVALS = (
+    "sd-1.4",
+    "sd-2.1",
+    "sd-xl",
+    "df-gan/generator",
+    "df-gan/text-encoder",
+    "df-gan/vocabulary",
+    "galip/generator",
+)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line: that of `wuerstchen.assets`, which also checks and fetches what is not listed here."""
-    assets.main(argv, "evaluation.assets", (*NETWORKS, *DATA))
+    assets.main(argv, "evaluation.assets", (*NETWORKS, *DATA, *RIVALS))
 
 
 if __name__ == "__main__":

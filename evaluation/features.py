@@ -26,6 +26,7 @@ from evaluation.pictures import CHOICES, add_up, picture_of
 from evaluation.prompts import read_prompts
 from wuerstchen.files import atomic_path
 from wuerstchen.progress import progress
+from wuerstchen.shards import read_info
 
 if TYPE_CHECKING:
     from evaluation.extractors import Extractor
@@ -39,7 +40,8 @@ class FeatureSet:
     """Features (n, D) and logits (n, classes), float32, of the images `ids`, and their provenance.
 
     `key` is {"images_sha256", "extractor": {"name", "sha256"}, "preprocessing", "versions"} and, of other files than
-    image shards, "pictures": what `pictures.describe` tells of them and the choices made in reading them.
+    image shards or shards made of such, "pictures": what `pictures.describe` tells of them and the choices made in
+    reading them.
     """
 
     ids: list[str]
@@ -233,8 +235,12 @@ def _joined(parts: Sequence[FeatureSet], listed: Sequence[Entry], wanted: dict) 
         "images_sha256": files_sha256(files),
         "versions": library_versions("numpy", "pillow", "timm", "torch"),
     }
+    shards = dict.fromkeys(entry.path for entry in listed if entry.shard)
+    sources = [record for path in shards if (record := read_info(path).get("pictures"))]
     if not all(entry.shard for entry in listed):
         key["pictures"] = add_up(part.key["pictures"] for part in parts) | {"choices": CHOICES}
+    elif sources:  # a model's own pictures, which `evaluation.sample` put into shards
+        key["pictures"] = add_up(sources) | {"choices": CHOICES}
     return FeatureSet(
         [name for part in parts for name in part.ids],
         np.concatenate([part.features for part in parts]),

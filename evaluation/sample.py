@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from evaluation.generators import Settings, make
+from evaluation.generators import KNOWN, MODEL, Generator, Settings, make
 from evaluation.images import write_shard
 from evaluation.prompts import read_prompts
 from wuerstchen.files import sha256_file, write_json
@@ -40,27 +40,53 @@ def shard_prompts(prompts: list[dict], shard: int, shards: int) -> list[dict]:
     return prompts[len(prompts) * shard // shards : len(prompts) * (shard + 1) // shards]
 
 
+def generator_of(args: argparse.Namespace, prompts: list[dict]) -> Generator:
+    """What the command line names. Raises ValueError."""
+    if args.callable is None:
+        return make(args.model, args.weights, parse_settings(args.set), args.pictures, None, prompts)
+    if args.model in KNOWN or not MODEL.fullmatch(args.model):
+        raise ValueError(f"--model: {args.model!r} cannot be a function's; use another name [a-z0-9.-]")
+    for flag in ("weights", "pictures", "set"):
+        if getattr(args, flag):
+            raise ValueError(f"--{flag}: not with --callable, which takes prompts and seeds alone")
+    from evaluation.generators.own import Called
+
+    return Called(args.callable)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--weights", type=Path, help="folder of trained stages")
+    parser.add_argument("--model", required=True, metavar="ID", help=f"{', '.join(KNOWN)}, or a name of your own")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="folder of trained stages, a published Würstchen's id, or a diffusers pipeline: its folder, or"
+        " OWNER/NAME[@REVISION] in the hub's cache",
+    )
     parser.add_argument("--prompts", required=True, type=Path, nargs="+", metavar="JSONL", help="the prompt sets")
     parser.add_argument("--shard", type=int, default=0, help="which shard of each set, counted from 0")
     parser.add_argument("--shards", type=int, default=1, help="into how many shards each set is cut")
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=NUMBER", help="sampling settings of the model")
-    parser.add_argument("--pictures", type=Path, help="zip of real pictures, for the models that read it")
+    parser.add_argument(
+        "--pictures", type=Path, help="zip of real pictures, or a model's of your own: named by the ids of the prompts"
+    )
+    parser.add_argument(
+        "--callable", metavar="MODULE:FUNCTION", help="draws for --model: function(prompts, seeds) -> pictures"
+    )
     parser.add_argument("--out", required=True, type=Path, nargs="+", metavar="ZIP", help="one for each prompt set")
     args = parser.parse_args(argv)
     try:
         if len(args.out) != len(args.prompts):
             raise ValueError(f"--out: {len(args.out)} zips for {len(args.prompts)} prompt sets; name one for each")
-        sets = [shard_prompts(read_prompts(path), args.shard, args.shards) for path in args.prompts]
+        whole = [read_prompts(path) for path in args.prompts]
+        everything = [prompt for prompts in whole for prompt in prompts]
+        sets = [shard_prompts(prompts, args.shard, args.shards) for prompts in whole]
         generator = None
         for path, prompts, out in zip(args.prompts, sets, args.out, strict=True):
             # energy is counted from before the weights are loaded: the first set's cost has that in it
             with Usage.resume(None, "cpu") as usage:
-                generator = generator or make(args.model, args.weights, parse_settings(args.set), args.pictures)
+                generator = generator or generator_of(args, everything)
                 images = generator.generate(prompts, args.seed)
                 used = usage.snapshot(images=len(images), model=args.model)
             ids = [prompt["id"] for prompt in prompts]

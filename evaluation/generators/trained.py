@@ -1,48 +1,31 @@
 """The models that this project trains, behind the generators' protocol."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from evaluation.generators import Settings, check_settings
+from evaluation.generators.batched import Batched
 from evaluation.generators.pictures import Pictures
 from wuerstchen import weights
 from wuerstchen.pipeline import BaselineLDM, Reconstruction, Wuerstchen
 from wuerstchen.probing import Probed
-from wuerstchen.progress import progress
 
 BATCH = 25
 
 
-def padded_batches(prompts: Sequence[dict], size: int) -> Iterator[tuple[list[dict], int]]:
-    """Batches of exactly `size`, the last one filled up with its own first prompt, and how many of each count.
-
-    All batches have one shape, so that the arithmetic, and with it every byte of a picture, is the same in each.
-    """
-    for start in progress(range(0, len(prompts), size), what="pictures", unit=f"batches of {size}"):
-        batch = list(prompts[start : start + size])
-        yield batch + [batch[0]] * (size - len(batch)), len(batch)
-
-
-class _Trained:
+class _Trained(Batched):
     batch_size = BATCH
 
     def __init__(self, settings: Settings, known: dict[str, type]):
+        super().__init__()
         self.known = known
         self.set(settings)
-        # With several threads the last bits of a picture depend on its place in the batch, and so on the shard size,
-        # and on the number of cores. Shards side by side use the cores better anyway.
-        torch.set_num_threads(1)
 
     def set(self, settings: Settings) -> None:
         """Draw with these settings from now on. Raises ValueError for missing, unknown and impossible ones."""
         self.settings = check_settings(settings, self.known)
-
-    def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
-        """Images of one batch, uint8 (n, h, w, 3)."""
-        raise NotImplementedError
 
     def load(self, path: Path) -> int:
         """Draw with other weights of the stage that was trained last, from now on; returns their training steps.
@@ -50,12 +33,6 @@ class _Trained:
         The networks stay, so that nothing is compiled again.
         """
         return self.pipeline.load(path)
-
-    def generate(self, prompts: Sequence[dict], seed: int) -> list[np.ndarray]:
-        images: list[np.ndarray] = []
-        for batch, counted in padded_batches(prompts, self.batch_size):
-            images.extend(self.batch(batch, seed)[:counted])
-        return images
 
     def _record(self, pipeline, files: list[Path], guidance: float | dict) -> dict:
         return {

@@ -12,7 +12,7 @@ import pytest
 from hub_server import HubServer
 
 from wuerstchen import assets
-from wuerstchen.assets import ASSETS, Asset, Hub, Package, Url, fetch, find, locate
+from wuerstchen.assets import ASSETS, Asset, Hub, Package, Snapshot, Url, fetch, find, locate
 
 CONTENT = os.urandom(12_000_000)
 CHUNK = 10 * 2**20  # the hub's client writes no less at once, so an interruption costs at most as much
@@ -62,7 +62,7 @@ def test_the_table_holds_together():
         assert asset.about and asset.licence, asset
         assert asset.sha256 is None or set(asset.sha256) <= set("0123456789abcdef"), asset
         assert asset.sha256 is None or len(asset.sha256) in (8, 64), asset
-        if isinstance(asset.source, Hub):
+        if isinstance(asset.source, Hub | Snapshot):
             assert len(asset.source.revision) == 40, asset
         if isinstance(asset.source, Url):  # what identifies such a file is its digest alone
             assert asset.source.url.startswith("https://") or len(asset.sha256) == 64, asset
@@ -233,7 +233,7 @@ def test_the_command_of_the_evaluation_shows_what_it_needs(hub, tmp_path, capsys
 
     measuring.main(["list"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(": ")[0] for line in lines] == [*measuring.NETWORKS, *measuring.DATA]
+    assert [line.split(": ")[0] for line in lines] == [*measuring.NETWORKS, *measuring.DATA, *measuring.RIVALS]
     assert "sha256 unknown" in next(line for line in lines if line.startswith("hpsv2.1"))
     path = assets.place(ASSETS["parti-prompts"])
     path.parent.mkdir(parents=True)

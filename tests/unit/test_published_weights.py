@@ -200,6 +200,35 @@ def test_the_authors_files(authors, hub, theirs, compressor):
         load(authors)
 
 
+def test_the_evaluation_draws_with_it(saved, hub, tmp_path):
+    """From its folder or its id: what the pipeline draws of the same ids, with its own settings by default."""
+    from evaluation.generators import make
+
+    prompts = [{"id": f"p-{i}", "prompt": text} for i, text in enumerate([*PROMPTS, "two pears"])]
+    drawing = make("wuerstchen", saved, {"steps_c": 2.0, "steps_b": 1.0})
+    drawing.batch_size = 2
+    # in small: 128 x 128 pixels
+    drawing.pipeline.preset = replace(drawing.pipeline.preset, image_size=128, compressor=CompressorConfig(96))
+    drawn = drawing.generate(prompts, seed=3)
+    texts, ids = ([prompt[key] for prompt in prompts[:2]] for key in ("prompt", "id"))
+    expected = drawing.pipeline(texts, seed=3, ids=ids, steps_c=2, steps_b=1)
+    assert [picture.shape for picture in drawn] == [(128, 128, 3)] * 3
+    assert (drawn[0] == expected[0]).all() and (drawn[1] == expected[1]).all() and expected.std() > 1
+    assert (drawing.generate(prompts[2:], seed=3)[0] == drawn[2]).all()
+    record = drawing.describe()
+    own = preset("released-v2").sampling
+    assert record["guidance"] == {"c": own.guidance_c, "b": own.guidance_b}
+    assert record["settings"]["steps_c"] == 2 and record["settings"]["start_b"] == own.start_b
+    assert len(record["weights_sha256"]) == 64
+    with pytest.raises(ValueError, match="model released-v2: .* are missing; run"):
+        make("wuerstchen", Path("released-v2"), {})
+    assets.main(["fetch", "released-v2"])
+    by_id = make("wuerstchen", Path("released-v2"), {})
+    assert by_id.describe()["settings"]["steps_c"] == own.steps_c
+    with pytest.raises(ValueError, match="--set: steps is unknown; this model takes steps_c, guidance_c"):
+        make("wuerstchen", saved, {"steps": 2.0})
+
+
 def test_half_precision_and_no_gradients(saved):
     networks = load(saved, torch.bfloat16)
     for net in (networks.stage_a, networks.stage_b, networks.stage_c):

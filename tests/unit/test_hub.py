@@ -1,0 +1,314 @@
+"""Pipelines of diffusers with random weights, saved and loaded as real ones are; nothing is downloaded."""
+
+import inspect
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import diffusers
+import numpy as np
+import pytest
+import small_clip
+import torch
+from hub_server import HubServer
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from evaluation import sample
+from evaluation.generators import hub, make
+from evaluation.images import iter_images
+from wuerstchen import assets
+from wuerstchen.assets_table import Snapshot
+from wuerstchen.files import write_jsonl
+from wuerstchen.seeds import generator
+from wuerstchen.shards import read_info
+
+PROMPTS = [{"id": f"p-{i}", "prompt": f"{i} red apples"} for i in range(3)]
+FEW = {"steps": 2.0}
+SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def unet(c_text: int, **more) -> diffusers.UNet2DConditionModel:
+    return diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=4,
+        cross_attention_dim=c_text,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        **more,
+    )
+
+
+def vae() -> diffusers.AutoencoderKL:
+    return diffusers.AutoencoderKL(
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    )
+
+
+def text(kind: type, width: int) -> torch.nn.Module:
+    config = CLIPTextConfig(
+        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2, projection_dim=width
+    )
+    return kind(config).eval()
+
+
+def saved(model: str, folder):
+    """A pipeline of the model's classes in small, and its folder."""
+    torch.manual_seed(0)
+    if model == "sd-xl":
+        xl = unet(
+            12 + 16,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=4,
+            projection_class_embeddings_input_dim=16 + 6 * 4,
+            use_linear_projection=True,
+        )
+        pipeline = diffusers.StableDiffusionXLPipeline(
+            vae(),
+            text(CLIPTextModel, 12),
+            text(CLIPTextModelWithProjection, 16),
+            small_clip.tokenizer(),
+            small_clip.tokenizer("!"),
+            xl,
+            diffusers.EulerDiscreteScheduler(**SCHEDULER, timestep_spacing="leading", steps_offset=1),
+            add_watermarker=False,
+        )
+    else:
+        scheduler = {
+            "sd-1.4": diffusers.PNDMScheduler(**SCHEDULER, skip_prk_steps=True, steps_offset=1),
+            "sd-2.1": diffusers.DDIMScheduler(
+                **SCHEDULER, prediction_type="v_prediction", clip_sample=False, steps_offset=1
+            ),
+        }[model]
+        pipeline = diffusers.StableDiffusionPipeline(
+            vae(),
+            text(CLIPTextModel, 12),
+            small_clip.tokenizer("!" if model == "sd-2.1" else "<|endoftext|>"),
+            unet(12, use_linear_projection=model == "sd-2.1"),
+            scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    pipeline.save_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module", params=["sd-1.4", "sd-2.1", "sd-xl"])
+def published(request, tmp_path_factory):
+    """Id, pipeline and folder."""
+    folder = tmp_path_factory.mktemp("pipelines") / request.param
+    return request.param, saved(request.param, folder), folder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The folder of a small SD 1.4."""
+    folder = tmp_path_factory.mktemp("small") / "pipeline"
+    saved("sd-1.4", folder)
+    return folder
+
+
+@pytest.fixture
+def one(small, tmp_path):
+    """A copy of it, to be changed."""
+    return shutil.copytree(small, tmp_path / "pipeline")
+
+
+def test_pictures_are_those_of_diffusers_alone(published):
+    """Each from its own generator, whatever it is drawn with; those of the library itself, one at a time, as PIL."""
+    model, pipeline, folder = published
+    ours = make("any-name", folder, FEW)
+    drawn = ours.generate(PROMPTS, seed=3)
+    for prompt, picture in zip(PROMPTS, drawn, strict=True):
+        how = {"generator": generator(3, prompt["id"], "diffusers"), "num_inference_steps": 2}
+        theirs = np.asarray(pipeline(prompt["prompt"], **how).images[0]).astype(int)
+        assert picture.dtype == np.uint8 and picture.shape == theirs.shape and theirs.std() > 5
+        assert np.abs(picture - theirs).max() <= 1  # a batch's arithmetic differs in the last bits
+    assert np.array_equal(ours.generate(PROMPTS[1:2], seed=3)[0], drawn[1])
+    assert not np.array_equal(ours.generate(PROMPTS[1:2], seed=4)[0], drawn[1])
+
+
+def test_settings_are_the_pipelines_own(published):
+    model, pipeline, folder = published
+    record = make(model, folder, {}).describe()
+    assert record["settings"] == {"steps": 50, "guidance": 5.0 if model == "sd-xl" else 7.5}
+    assert record["sampler"] == type(pipeline.scheduler).__name__ and record["precision"] == "float32"
+    assert record["scheduler"]["beta_end"] == 0.012 and len(record["weights_sha256"]) == 64
+    assert (record["scheduler"].get("prediction_type") == "v_prediction") == (model == "sd-2.1")
+
+
+def test_the_program_draws_with_it(small, tmp_path):
+    blank = {"image": None, "category": None, "challenge": None, "source_id": None}
+    write_jsonl(tmp_path / "prompts.jsonl", [prompt | blank for prompt in PROMPTS])
+    out = tmp_path / "x.zip"
+    sample.main(
+        ["--model", "my-sd", "--weights", str(small), "--prompts", str(tmp_path / "prompts.jsonl"), "--seed", "0",
+         "--set", "steps=2", "--out", str(out)]
+    )  # fmt: skip
+    assert [name for name, _ in iter_images([out])] == ["p-0", "p-1", "p-2"]
+    info = read_info(out)
+    assert info["pipeline"] == "StableDiffusionPipeline" and info["settings"] == {"steps": 2, "guidance": 7.5}
+    assert info["black"] == [] and info["truncated"] == []
+
+
+def test_safety_checkers_are_not_loaded(one):
+    """What they black out would count as pictures. Neither code nor weights of theirs need be there."""
+    index = json.loads((one / hub.INDEX).read_text())
+    index |= {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "requires_safety_checker": True,
+    }
+    (one / hub.INDEX).write_text(json.dumps(index))
+    drawing = make("my-sd", one, FEW)
+    assert drawing.pipeline.safety_checker is None and drawing.generate(PROMPTS[:1], 0)[0].any()
+
+
+def test_black_pictures_and_cut_prompts_are_named(small):
+    drawing = make("my-sd", small, FEW)
+    decoder = drawing.pipeline.vae.decoder.conv_out
+    long = {"id": "long", "prompt": "apple " * 90}
+    drawing.generate([*PROMPTS, long], 0)
+    assert drawing.describe()["truncated"] == ["long"] and drawing.describe()["black"] == []
+    decoder.weight.data.zero_()
+    decoder.bias.data.fill_(-2)
+    drawing.generate(PROMPTS, 0)
+    assert drawing.describe()["black"] == ["p-0", "p-1", "p-2"] and drawing.describe()["truncated"] == []
+    decoder.bias.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match="the picture of prompt p-0 is not finite"):
+        drawing.generate(PROMPTS, 0)
+
+
+def test_weights_are_read_from_safetensors_alone(one):
+    network = one / "unet" / "diffusion_pytorch_model.safetensors"
+    from safetensors.torch import load_file
+
+    torch.save(load_file(network), network.with_suffix(".bin"))
+    network.unlink()
+    with pytest.raises(ValueError, match="not loaded: .*safetensors") as error:
+        make("my-sd", one, FEW)
+    assert "\n" not in str(error.value)
+
+
+def test_text_encoders_too(one):
+    network = one / "text_encoder" / "model.safetensors"
+    from safetensors.torch import load_file
+
+    torch.save(load_file(network), network.with_name("pytorch_model.bin"))
+    network.unlink()
+    with pytest.raises(ValueError, match="not loaded: .*safetensors"):
+        make("my-sd", one, FEW)
+
+
+def test_no_code_of_a_repository_is_run(one):
+    index = json.loads((one / hub.INDEX).read_text())
+    (one / "unet" / "mine.py").write_text("raise SystemExit('this ran')")
+    for change, message in (
+        ({"unet": ["mine", "Network"]}, "unet is from 'mine'; only diffusers and transformers"),
+        ({"_class_name": ["mine", "Pipeline"]}, r"_class_name is \['mine', 'Pipeline'\]"),
+        ({"_class_name": "NoSuchPipeline"}, "_class_name is 'NoSuchPipeline', which diffusers .* has not"),
+        ({"_class_name": "DDPMPipeline"}, "DDPMPipeline is no text-to-image pipeline: it takes no prompt"),
+    ):
+        (one / hub.INDEX).write_text(json.dumps(index | change))
+        with pytest.raises(ValueError, match=message):
+            make("my-sd", one, FEW)
+
+
+def test_what_is_missing_is_named(tmp_path, monkeypatch, small):
+    monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path / "assets"))
+    with pytest.raises(ValueError) as error:
+        make("sd-xl", None, {})
+    for part in ("13.9 GB", "stabilityai/stable-diffusion-xl-base-1.0 at 46216598", "assets fetch sd-xl"):
+        assert part in str(error.value)
+    with pytest.raises(ValueError, match="nobody/nothing at v1 .* run: hf download nobody/nothing --revision v1$"):
+        make("my-sd", hub.Path("nobody/nothing@v1"), {})
+    with pytest.raises(ValueError, match="neither a folder nor OWNER/NAME"):
+        make("my-sd", tmp_path / "nothing", {})
+    with pytest.raises(ValueError, match="'sd-3' is not known .*wuerstchen.* it has no model_index.json"):
+        make("sd-3", tmp_path, {})
+    with pytest.raises(ValueError, match="--set: guidance_c is unknown; this model takes steps, guidance"):
+        make("my-sd", small, {"guidance_c": 1.0})
+
+
+def test_a_published_pipeline_is_fetched_whole_and_found(small, tmp_path, monkeypatch):
+    """The one in small, under the names and the revision of the real one, from a hub on loopback."""
+    server = HubServer()
+    asset = assets.ASSETS["sd-1.4"]
+    # the table's tokenizer files are those of the transformers of then
+    there = tuple(sorted(str(path.relative_to(small)) for path in small.rglob("*") if path.is_file()))
+    needed = {path for path in asset.source.paths if not path.startswith("tokenizer/")}
+    assert needed <= set(there)
+    monkeypatch.setitem(
+        assets.ASSETS, "sd-1.4", replace(asset, source=Snapshot(asset.source.repo, asset.source.revision, there))
+    )
+    for path in there:
+        name = f"{asset.source.repo}/resolve/{asset.source.revision}/{path}"
+        server.files[name] = (small / path).read_bytes()
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path / "assets"))
+    try:
+        last = f"{asset.source.repo}/resolve/{asset.source.revision}/{there[-1]}"
+        kept = server.files.pop(last)
+        with pytest.raises(SystemExit, match="sd-1.4 was not fetched"):
+            assets.main(["fetch", "sd-1.4"])
+        with pytest.raises(ValueError, match="sd-1.4 is missing"):
+            make("sd-1.4", None, FEW)  # half a pipeline is none
+        server.files[last] = kept
+        sent = len(server.sent)
+        assets.main(["fetch", "sd-1.4"])
+        assert len(server.sent) == sent + 1  # only what was missing
+    finally:
+        server.close()
+    assert np.array_equal(
+        make("sd-1.4", None, FEW).generate(PROMPTS, 0)[2], make("my-sd", small, FEW).generate(PROMPTS, 0)[2]
+    )
+    assert assets.check("sd-1.4") == (True, f"sd-1.4: there: {tmp_path / 'assets' / asset.source.repo}")
+
+
+def test_a_repository_in_the_hubs_cache_is_found(small, tmp_path, monkeypatch):
+    """As `hf download` leaves it, by a revision's name or none."""
+    cache = tmp_path / "models--me--mine"
+    shutil.copytree(small, cache / "snapshots" / ("a" * 40))
+    (cache / "refs").mkdir()
+    for name in ("main", "v1"):
+        (cache / "refs" / name).write_text("a" * 40)
+    from huggingface_hub import constants, file_download
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert "HF_HUB_CACHE" in inspect.getsource(file_download.try_to_load_from_cache)
+    for source in ("me/mine", "me/mine@v1", f"me/mine@{'a' * 40}"):
+        assert hub.folder_of("my-sd", hub.Path(source)) == cache / "snapshots" / ("a" * 40)
+    assert os.path.isfile(hub.folder_of("my-sd", hub.Path("me/mine")) / hub.INDEX)
+
+
+def test_the_table_lists_what_diffusers_loads():
+    """Of each part that a published pipeline has, configuration and safetensors."""
+    for name, parts in (
+        ("sd-1.4", ("unet", "vae", "text_encoder")),
+        ("sd-xl", ("unet", "vae", "text_encoder", "text_encoder_2")),
+    ):
+        paths = assets.ASSETS[name].source.paths
+        assert len(set(paths)) == len(paths) and {path.split("/")[0] for path in paths} >= {hub.INDEX, "scheduler"}
+        for part in parts:
+            assert f"{part}/config.json" in paths
+            assert any(hub.NETWORK.fullmatch(path.removeprefix(f"{part}/")) for path in paths), (name, part)
+        assert [path for path in paths if path.startswith("tokenizer_2/")] or name == "sd-1.4"
+
+
+def test_pillow_rounds_as_we_do():
+    values = np.linspace(0, 1, 1001, dtype=np.float32)[None, :, None].repeat(3, 2)
+    theirs = diffusers.image_processor.VaeImageProcessor.numpy_to_pil(values)[0]
+    assert np.array_equal(np.round(values * 255).astype(np.uint8), np.asarray(theirs)) and isinstance(
+        theirs, Image.Image
+    )
