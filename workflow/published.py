@@ -86,6 +86,11 @@ def gigabytes(config: dict) -> int:
     return math.ceil(len(models(config)) * pictures * BYTES / 1e9)
 
 
+def needs(config: dict) -> dict:
+    """All that must be there before the study starts, as `workflow.check` takes it."""
+    return {"source": SOURCE, "assets": assets(config), "paths": paths(config), "gigabytes": gigabytes(config)}
+
+
 def contradictions(config: dict) -> list[str]:
     """What a schema cannot say: keys that must agree with each other."""
     return [*_models(config), *_prompts(config), *_metrics(config), *_robustness(config)]

@@ -68,6 +68,22 @@ def test_without_rounding_a_picture_stays_in_floats():
     assert not torch.equal(torch.tensor(exact), torch.tensor(exact).round())
 
 
+def test_a_preparation_has_the_name_of_its_crop_and_filter():
+    noise = picture(300, 400)
+    for protocol in (*PROTOCOLS.values(), replace(CLEAN, quantise=False), replace(CLEAN, filter="none")):
+        made = preparation(protocol.preparation)
+        assert made.name == protocol.preparation and np.array_equal(made.apply(noise), prepared(noise, protocol))
+        assert protocol.features_preprocessing == f"{made.name}/{protocol.preprocessing}"
+    assert CLEAN.preparation == "centre-square-lanczos-256"
+    squeezed = preparation("none-bicubic-224").apply(noise)
+    assert np.array_equal(squeezed, np.asarray(Image.fromarray(noise).resize((224, 224), Image.Resampling.BICUBIC)))
+    bare = replace(CLEAN, crop="none", filter="none")
+    assert preparation(bare.preparation) is None and bare.features_preprocessing == bare.preprocessing
+    for wrong in ("centre", "none-nearest-9", "none-bicubic", "none-bicubic-0", "centre-square-lanczos-256-"):
+        with pytest.raises(ValueError, match=f"preparation '{wrong}' is not known; it is one of centre-square, none"):
+            preparation(wrong)
+
+
 def test_scores_of_different_protocols_are_not_ranked():
     score = {"metric": "fid", "model": "a", "extractor": {"name": "inception", "sha256": "0"}, "n": 30000}
     score |= {"preprocessing": "pil-float-299", "reference_sha256": "1", "value": 16.0, **CLEAN.record()}

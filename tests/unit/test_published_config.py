@@ -51,7 +51,7 @@ def test_names_of_the_schema_are_those_that_the_programs_know() -> None:
     assert of_set["protocol"]["enum"] == list(protocols.PROTOCOLS)
     for name in properties["robustness"]["properties"]["preprocessing"]["enum"]:
         parse(name)
-    metrics = {*published.WITH_PROTOCOL, *published.WITH_REFERENCE, *published.OF_PROMPTS, "crosscheck"}
+    metrics = {*published.WITH_PROTOCOL, *published.WITH_REFERENCE, *published.OF_PROMPTS, "crosscheck", "speed"}
     assert set(properties["metrics"]["items"]["enum"]) == metrics and METRIC not in metrics
     assert set(published.EXTRACTORS.values()) <= set(EXTRACTORS)
     assert set(published.NETWORKS.values()) <= set(ASSETS)
@@ -80,7 +80,7 @@ def test_own_pictures_take_one_line(released: dict) -> None:
     [
         (lambda c: c.update(preset="emoji"), 'preset: unknown key (its value is "emoji"). Allowed at the top: study,'),
         (lambda c: c.pop("metrics"), "metrics: missing; it gives: What is measured"),
-        (lambda c: c["metrics"].append("fdd"), 'metrics[12]: "fdd" is not known. Allowed: fid, kid,'),
+        (lambda c: c["metrics"].append("fdd"), 'metrics[13]: "fdd" is not known. Allowed: fid, kid,'),
         (lambda c: c["prompts"]["coco-30k"].pop("loader"), "prompts.coco-30k.loader: missing; it gives: What reads th"),
         (lambda c: c["prompts"]["coco-30k"].update(loader="coco"), 'prompts.coco-30k.loader: "coco" is not known. All'),
         (lambda c: c["prompts"]["coco-30k"].update(cuont=1), "Did you mean count?"),
