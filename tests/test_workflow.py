@@ -66,8 +66,8 @@ ASKED = {"paper_size_times"}  # jobs of the target `figure4` alone
 # jobs of a study that trains on tar shards
 SHARDS = {"scan", "measured_pictures", "select", "train_phase", "interpolate", "train_stage"}
 
-# jobs of a study of published models: 36,632 prompts in 37 shards of each of 6 models, 2 sets with real pictures, one of
-# them under a protocol
+# jobs of a study of published models: 36,632 prompts in 37 shards of each of 6 models, 2 sets with real pictures, one
+# of them under a protocol
 RELEASED = {
     "check_assets": 1,
     "settings": 1,

@@ -121,7 +121,8 @@ def test_what_is_not_of_the_protocol_is_refused(tmp_path):
     with pytest.raises(SystemExit):
         run(tmp_path, None, *out)
     with pytest.raises(SystemExit, match="but the features are of pil-float-299"):  # neither cropped nor reduced
-        run(tmp_path, a_set(n=90), *out, images=a_set(preprocessing="pil-float-299"))
+        bare = a_set(n=90, preprocessing="pil-float-299")
+        run(tmp_path, bare, *out, images=bare)
 
 
 def test_the_caption_list_counts_by_its_content(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
-from evaluation.protocols import CLEAN, DEFAULT, PROTOCOLS, comparable, find, prepared, require_comparable
+from evaluation.protocols import CLEAN, DEFAULT, PROTOCOLS, comparable, find, preparation, prepared, require_comparable
 
 
 def picture(height, width):
