@@ -35,6 +35,7 @@ include: "workflow/rules/common.smk"
 if is_published(config):
 
     include: "workflow/rules/published.smk"
+    include: "workflow/rules/pictures.smk"
     include: "workflow/rules/measures.smk"
     include: "workflow/rules/parts.smk"
 

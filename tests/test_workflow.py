@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import tiny_pictures
+import tiny_released
 import yaml
 from trees import ROOT, call, copy_tree, edit_config
 
@@ -299,7 +300,8 @@ def test_figure_4_is_timed_only_when_asked_and_appendix_d_only_where_configured(
 
 
 def test_style() -> None:
-    for command in (["snakefmt", "--check", "Snakefile", "workflow"], ["snakemake", "--lint"]):
+    published = ["snakemake", "--lint", "--configfile", "config/released.yaml"]
+    for command in (["snakefmt", "--check", "Snakefile", "workflow"], ["snakemake", "--lint"], published):
         run = subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], cwd=ROOT, capture_output=True)
         assert run.returncode == 0, run.stdout.decode() + run.stderr.decode()
 
@@ -545,6 +547,38 @@ def test_killed_at_any_point_it_completes_with_the_same_numbers(whole: Path, tmp
     assert measurements(tree) == measurements(whole)
     again = call("workflow.run", "--configfile", "tests/tiny.yaml", cwd=tree)
     assert "Nothing to be done" in again.stdout, again.stdout
+
+
+@pytest.mark.dag
+def test_whole_study_of_published_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rules and programs as for the whole of it, on a few pictures, with Inception at random."""
+    pytest.importorskip("evaluation.generators.own", reason="nothing reads a model's own pictures yet")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "unit")
+    import random_inception
+
+    tree = copy_tree(tmp_path / "tree")
+    tiny_released.accept_stand_ins(tree)
+    tiny_released.make(tree / "tiny-data")
+    random_inception.write(tree)
+    monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tree))
+    files = ("--configfile", "tiny-data/config.yaml")
+    run = call("snakemake", "--cores", "2", *files, cwd=tree)
+    assert run.returncode == 0, run.stdout[-20000:]
+    study = tree / "results" / "tiny-released"
+    summary = json.loads((study / "summary.json").read_text())
+    fids = {model: scores["fid"]["value"] for model, scores in summary["scores"]["coco-30k"].items()}
+    assert set(fids) == {"mine", "sharp", "noisy"} and fids["noisy"] > fids["sharp"] > 0
+    assert summary["scores"]["coco-30k"]["mine"]["fid"]["protocol"] == "coco30k-clean"
+    assert {tool["preprocessing"] for tool in summary["crosscheck"]["tools"].values()} >= {"tf1-299", "pil-float-299"}
+    shares = {name: of["high_share"]["value"] for name, of in summary["power_spectrum"]["coco-30k"].items()}
+    assert shares["noisy"] > shares["mine"] > shares["sharp"]
+    changed = summary["robustness"]
+    assert all(changed[name]["jpeg-50"]["value"] > changed[name]["contrast-up"]["value"] for name in changed)
+    assert (study / "report.html").stat().st_size > 10_000
+    for number in (1, 2, 3):
+        assert (study / f"tables/table{number}.csv").stat().st_size > 0
+    assert "Nothing to be done" in call("snakemake", "--cores", "2", *files, cwd=tree).stdout
+    assert dry_run(tree, *files, "--config", "seed=1") != {}
 
 
 @pytest.mark.dag

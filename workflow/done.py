@@ -8,7 +8,7 @@ import yaml
 
 from wuerstchen.files import read_json
 
-FILES = ("data", "train", "shards", "sample", "published", "score", "measures", "curve", "robustness", "parts")
+FILES = ("data", "train", "shards", "sample", "pictures", "score", "measures", "curve", "robustness", "parts")
 FILES += ("speed", "paper_size", "carbon", "report")
 RULES = Path(__file__).parent / "rules"
 PARTS = {"shards": "train", "curve": "score", "paper_size": "speed"}

@@ -1,27 +1,6 @@
 # How far simple manipulations of real pictures move the Fréchet distance (the paper's Table 3), of many pictures: each
 # job decodes and manipulates one part of a set.
 
-PARTS = config["robustness"]["parts"]
-
-
-wildcard_constraints:
-    part="[0-9]+",
-
-
-def part_files(wildcards):
-    """The features of all parts of a set."""
-    digits = len(str(PARTS - 1))
-    return [
-        f"results/{wildcards.study}/robustness/parts/{wildcards.set}/{part:0{digits}d}-of-{PARTS}.npz"
-        for part in range(PARTS)
-    ]
-
-
-def named_pictures(wildcards):
-    """The prompts of a set, where only the pictures that they name are taken."""
-    chosen = config["robustness"]["sets"][wildcards.set].get("prompts")
-    return [f"results/{wildcards.study}/prompts/{chosen}.jsonl"] if chosen else []
-
 
 rule robustness_part:
     input:

@@ -1,4 +1,4 @@
-# A study of published models: what its chapters ask of the config, then its prompts and pictures. Nothing is trained.
+# What the chapters of a study of published models ask of the config, beside common.smk. Nothing is trained.
 
 from workflow import published
 
@@ -7,11 +7,37 @@ SETS_WITH_REFERENCE = published.sets_with(config, "reference")
 STUDIES = [STUDY]
 # Pictures drawn to be looked at, and for what reads no other files than shards; distances have their own preparation.
 REAL_SHARDS = "centre-square-bicubic-256"
+METRICS = config["metrics"]
+# How pictures become features where no protocol says it: FD-DINOv2 as dgm-eval, CMMD as its authors have it.
+EXTRACTION = {
+    "dinov2": "--extractor dinov2 --preprocessing pil-uint8-224 --prepare none-bicubic-224",
+    "clip-l14-336": "--extractor clip-l14-336 --preprocessing square-crop-336 --prepare centre-square-bicubic-336",
+}
+PROTOCOL_SCORES = {
+    metric: ["precision", "recall", "density", "coverage"] if metric == "prdc" else [metric]
+    for metric in METRICS
+    if metric in published.WITH_PROTOCOL
+}
+WRITTEN = PROTOCOL_SCORES or {"fid": ["fid"]}  # a rule has to write something, needed or not
+SCORERS = {
+    "clip-score-b32": "clip_score --clip clip-b32",
+    "clip-score-l14": "clip_score --clip clip-l14",
+    "pickscore": "preference score --scorer pickscore",
+    "hpsv2.1": "preference score --scorer hpsv2.1",
+}
+PREFERRED = published.PREFERENCE in METRICS and len(MODELS) > 1
+PARTS = config["robustness"]["parts"]
+FIGURES = ["collage", "side-by-side", "robustness"]
+FIGURES += ["power-spectrum"] * ("power-spectrum" in METRICS) + ["figure4"] * ("speed" in METRICS)
 
 
 wildcard_constraints:
     study=config["study"],
     model="|".join(map(re.escape, [*MODELS, "real"])),
+    extractor="inception|" + "|".join(EXTRACTION),
+    scorer="|".join(map(re.escape, SCORERS)),
+    part="[0-9]+",
+    figure="|".join(FIGURES),
 
 
 def weights_flags(wildcards):
@@ -47,98 +73,121 @@ def usage_files():
     return {f"sample-{model}": all_shards(model, ".usage.json") for model in MODELS}
 
 
-# Everything depends on this rule: it fails first, and lists all files that are missing, with size, digest and place.
-rule check_assets:
-    output:
-        "results/{study}/check.json",
-    log:
-        "results/{study}/logs/check.log",
-    benchmark:
-        "results/{study}/benchmarks/check_assets/check.tsv"
-    localrule: True
-    conda:
-        "../../environment.yml"
-    params:
-        needs=assets_flags(),
-    shell:
-        "python -m workflow.check {params.needs} --out {output} 2>&1 | tee {log}"
+def extraction_flags(wildcards):
+    """How pictures become the features of an extractor."""
+    if wildcards.extractor in EXTRACTION:
+        return EXTRACTION[wildcards.extractor]
+    return f"--protocol {config['prompts'][wildcards.prompts]['protocol']}"
 
 
-rule prompt_set:
-    input:
-        "results/{study}/check.json",
-    output:
-        prompts="results/{study}/prompts/{prompts}.jsonl",
-        record="results/{study}/prompts/{prompts}.json",
-    log:
-        "results/{study}/logs/prompts/{prompts}.log",
-    benchmark:
-        "results/{study}/benchmarks/prompt_set/{prompts}.tsv"
-    localrule: True
-    conda:
-        "../../environment.yml"
-    params:
-        loader=lookup(within=config, dpath="prompts/{prompts}/loader"),
-        number=lookup(within=config, dpath="prompts/{prompts}/count"),
-        list=list_flags,
-        seed=config["seed"],
-    shell:
-        "python -m evaluation.prompt_sets {params.loader} {params.list} --count {params.number} --seed {params.seed}"
-        " --out {output.prompts} > {log} 2>&1"
+def shards_of_set(wildcards):
+    """The shards of a rule's model and prompt set."""
+    return shards(wildcards.model, wildcards.prompts, study=f"results/{wildcards.study}")
 
 
-# A job draws one shard of every prompt set, since to load a model takes long.
-rule draw:
-    input:
-        prompts=collect(f"{STUDY}/prompts/{{prompts}}.jsonl", prompts=config["prompts"]),
-    output:
-        pictures=collect("results/{{study}}/images/{{model}}/{prompts}/{{shard}}.zip", prompts=config["prompts"]),
-        usage=collect("results/{{study}}/images/{{model}}/{prompts}/{{shard}}.usage.json", prompts=config["prompts"]),
-    log:
-        "results/{study}/logs/images/{model}/{shard}.log",
-    benchmark:
-        "results/{study}/benchmarks/draw/{model}/{shard}.tsv"
-    wildcard_constraints:
-        model="|".join(map(re.escape, MODELS)),
-    priority: 4
-    conda:
-        "../../environment.yml"
-    threads: 2
-    resources:
-        mem="24GB",
-        runtime="6h",
-        gpu=1,
-    params:
-        weights=weights_flags,
-        sampling=sampling_flags,
-        shards=SHARDS,
-        seed=config["seed"],
-    shell:
-        "python -m evaluation.sample --model {wildcards.model} {params.weights} --prompts {input.prompts}"
-        " --shard {wildcards.shard} --shards {params.shards} --seed {params.seed} {params.sampling}"
-        " --out {output.pictures} > {log} 2>&1"
+def real_shards_of_set(wildcards):
+    """The shards of the real pictures of a rule's prompt set."""
+    return shards("real", wildcards.prompts, study=f"results/{wildcards.study}")
 
 
-rule real_shards:
-    input:
-        "results/{study}/prompts/{prompts}.jsonl",
-    output:
-        "results/{study}/images/real/{prompts}/{shard}.zip",
-    log:
-        "results/{study}/logs/images/real/{prompts}/{shard}.log",
-    benchmark:
-        "results/{study}/benchmarks/real_shards/{prompts}/{shard}.tsv"
-    wildcard_constraints:
-        prompts="|".join(SETS_WITH_REFERENCE) or "none",
-    conda:
-        "../../environment.yml"
-    resources:
-        mem="4GB",
-        runtime="1h",
-    params:
-        pictures=lookup(within=config, dpath="prompts/{prompts}/reference"),
-        prepare=REAL_SHARDS,
-        shards=SHARDS,
-    shell:
-        "python -m evaluation.real_pictures --pictures {params.pictures:q} --prompts {input}"
-        " --prepare {params.prepare} --shard {wildcards.shard} --shards {params.shards} --out {output} > {log} 2>&1"
+def crosschecked():
+    """The prompt set whose pictures other packages are run on: the first with a protocol."""
+    return published.sets_with(config, "protocol")[:1]
+
+
+def distance_files():
+    """FID and its like under their protocols, FD-DINOv2 and CMMD, of every model."""
+    found = []
+    for names in PROTOCOL_SCORES.values():
+        for name in names:
+            found += score_files(name, MODELS, published.sets_with(config, "protocol"))
+    for name in ("fd-dinov2", "cmmd"):
+        if name in METRICS:
+            found += score_files(name, MODELS, SETS_WITH_REFERENCE)
+    return found
+
+
+def preference_files():
+    """CLIPScore, PickScore and HPS of every model, and the win rates by PickScore."""
+    found = []
+    for scorer in SCORERS:
+        if scorer in METRICS:
+            found += score_files(scorer, MODELS, config["prompts"])
+    if PREFERRED:
+        found += collect(f"{STUDY}/scores/win-rate/{{prompts}}.json", prompts=config["prompts"])
+    return found
+
+
+def spectrum_files():
+    """Power spectra of the models' pictures and of the real ones."""
+    if "power-spectrum" not in METRICS:
+        return []
+    return score_files("power-spectrum", [*MODELS, "real"], SETS_WITH_REFERENCE)
+
+
+def crosscheck_files():
+    """What other packages make of the first model's pictures, where that is asked for."""
+    return [f"{STUDY}/crosscheck.json"] if "crosscheck" in METRICS else []
+
+
+def speed_files():
+    """The paper's models timed at their own size, where that is asked for."""
+    return [f"{STUDY}/speed/figure4.done"] if "speed" in METRICS else []
+
+
+def part_files(wildcards):
+    """The features of all parts of a set."""
+    digits = len(str(PARTS - 1))
+    return [
+        f"results/{wildcards.study}/robustness/parts/{wildcards.set}/{part:0{digits}d}-of-{PARTS}.npz"
+        for part in range(PARTS)
+    ]
+
+
+def named_pictures(wildcards):
+    """The prompts of a set, where only the pictures that they name are taken."""
+    chosen = config["robustness"]["sets"][wildcards.set].get("prompts")
+    return [f"results/{wildcards.study}/prompts/{chosen}.jsonl"] if chosen else []
+
+
+def picture_files():
+    """Everything that can be shown: prompts, drawn pictures and real pictures."""
+    return [
+        *collect(f"{STUDY}/prompts/{{prompts}}.jsonl", prompts=config["prompts"]),
+        *[shard for model in MODELS for shard in all_shards(model)],
+        *[shard for prompts in SETS_WITH_REFERENCE for shard in shards("real", prompts)],
+    ]
+
+
+def table_inputs(wildcards):
+    """What a table shows."""
+    return {
+        "1": preference_files(),
+        "2": [*distance_files(), *preference_files(), *crosscheck_files()],
+        "3": robustness_files(),
+    }[wildcards.number]
+
+
+def figure_inputs(wildcards):
+    """What a figure shows."""
+    return {
+        "collage": picture_files(),
+        "side-by-side": picture_files(),
+        "robustness": robustness_files(),
+        "power-spectrum": spectrum_files(),
+        "figure4": speed_files(),
+    }[wildcards.figure]
+
+
+def summary_inputs():
+    """Every measurement of the study."""
+    return [
+        *collect(f"{STUDY}/prompts/{{prompts}}.json", prompts=config["prompts"]),
+        *distance_files(),
+        *preference_files(),
+        *spectrum_files(),
+        *crosscheck_files(),
+        *robustness_files(),
+        *speed_files(),
+        f"{STUDY}/carbon.json",
+    ]
