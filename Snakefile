@@ -8,6 +8,7 @@ snakemake --cores all figure4     no part of it: the paper's models timed at the
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from workflow.published import is_published
 from workflow.settings import problems
 
 min_version("9.1")
@@ -20,7 +21,6 @@ if "study" not in config:
 if wrong := problems(config):
     raise WorkflowError("The config is not valid.", *wrong)
 
-config.setdefault("training_seeds", [config["seed"]])
 STUDY = f"results/{config['study']}"
 
 
@@ -30,36 +30,41 @@ resource_scopes:
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/data.smk"
 
 
-if SHARDED:
+if is_published(config):
 
-    include: "workflow/rules/shards.smk"
+    include: "workflow/rules/published.smk"
+    include: "workflow/rules/pictures.smk"
+    include: "workflow/rules/measures.smk"
+    include: "workflow/rules/parts.smk"
 
 else:
 
-    include: "workflow/rules/train.smk"
+    include: "workflow/rules/trained.smk"
+    include: "workflow/rules/data.smk"
+
+    if SHARDED:
+
+        include: "workflow/rules/shards.smk"
+
+    else:
+
+        include: "workflow/rules/train.smk"
+        include: "workflow/rules/sweep.smk"
+    include: "workflow/rules/sample.smk"
+    include: "workflow/rules/score.smk"
+
+    if "curve" in config:
+
+        include: "workflow/rules/curve.smk"
+    include: "workflow/rules/robustness.smk"
+    include: "workflow/rules/speed.smk"
 
 
-include: "workflow/rules/sample.smk"
-include: "workflow/rules/score.smk"
-
-
-if "curve" in config:
-
-    include: "workflow/rules/curve.smk"
-
-
-include: "workflow/rules/robustness.smk"
-include: "workflow/rules/speed.smk"
+include: "workflow/rules/paper_size.smk"
 include: "workflow/rules/carbon.smk"
 include: "workflow/rules/report.smk"
-
-
-if not SHARDED:
-
-    include: "workflow/rules/sweep.smk"
 
 
 rule all:
@@ -99,6 +104,8 @@ rule figure4:
         f"{STUDY}/speed/figure4.done",
 
 
-rule sweep:
-    input:
-        sweep_files,
+if not is_published(config):
+
+    rule sweep:
+        input:
+            sweep_files,

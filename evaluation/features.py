@@ -1,9 +1,10 @@
 """Features of pictures, kept with a key that says what they were computed from and with.
 
-python -m evaluation.features --of NPZ SOURCE [SOURCE ...] --extractor efficientnet-lite2
+    python -m evaluation.features --of NPZ SOURCE [SOURCE ...] --extractor efficientnet-lite2
+    python -m evaluation.features --of NPZ SOURCE [SOURCE ...] --protocol coco30k-clean [--matching JSONL]
 
-A source is an image shard, another zip, a folder or a picture. A file whose key fits is left as it is; an extraction
-that was interrupted goes on from the last thousand pictures that it wrote beside it, in `state/`.
+A source is an image shard, another zip, a folder, a picture or an asset's name. A file whose key fits is left as it is;
+an extraction that was interrupted goes on from the last thousand pictures that it wrote beside it, in `state/`.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.picture_files import Entry, entries, files_sha256, matching
+from evaluation.picture_files import Entry, entries, files_sha256, matching, source_of
 from evaluation.pictures import CHOICES, add_up, picture_of
 from evaluation.prompts import read_prompts
 from wuerstchen.files import atomic_path
@@ -262,24 +263,39 @@ def main(argv: list[str] | None = None) -> None:
         help="the file to write and where its pictures are, in order: image shards, zips, folders; may be repeated",
     )
     parser.add_argument(
-        "--matching", type=Path, metavar="JSONL", help="only the pictures that these prompts name as their images"
+        "--matching",
+        type=Path,
+        metavar="JSONL",
+        help="only the pictures that these prompts name as their images; all, where a protocol's reference is all",
     )
+    parser.add_argument("--protocol", help="of evaluation.protocols, in place of the three options below")
     parser.add_argument("--extractor", default="efficientnet-lite2", help="name of the network (default: %(default)s)")
     parser.add_argument(
         "--preprocessing", default="none-128", help="none-128 (default) or bicubic-128 for square pictures of any size"
     )
+    parser.add_argument(
+        "--prepare", default="none", metavar="NAME", help="before that, such as centre-square-lanczos-256"
+    )
     options = parser.parse_args(argv)
-    from evaluation import extractors  # torch and timm: seconds that the readers of features need not pay
+    # torch and timm: seconds that the readers of features need not pay
+    from evaluation import extractors, protocols
 
     try:
+        matched = options.matching
+        if options.protocol:
+            protocol = protocols.find(options.protocol)
+            options.extractor, options.preprocessing = protocol.extractor, protocol.preprocessing
+            options.prepare = protocol.preparation
+            matched = matched if protocol.reference == "matched" else None
+        prepare = protocols.preparation(options.prepare)
         extractor = extractors.load(options.extractor)
         for out, *sources in options.of:
             if not sources:
                 raise ValueError(f"--of {out}: name the image shards after it")
-            listed = entries(sources)
-            if options.matching:
-                listed = matching(listed, read_prompts(options.matching))
-            write_features_of(listed, extractor, options.preprocessing, out)
+            listed = entries(map(source_of, sources))
+            if matched:
+                listed = matching(listed, read_prompts(matched))
+            write_features_of(listed, extractor, options.preprocessing, out, prepare)
     except (ValueError, ModuleNotFoundError) as error:
         raise SystemExit(str(error)) from None
 

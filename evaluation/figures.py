@@ -31,6 +31,7 @@ from evaluation.drawing import (
     wrap,
 )
 from evaluation.results import SETS, SHOWN, NotRun, Study, model_name, run
+from evaluation.spectrum_figure import power_spectra
 from wuerstchen.files import atomic_path
 
 
@@ -89,7 +90,8 @@ def side_by_side(study: Study) -> Figure:
         y = top + number * (side + gap)
         lines = wrap(row["prompt"], size, (margin - 0.15) * 72, 7)
         say(figure, 0, y + 0.02, "\n".join(lines), size=size)
-        say(figure, 0, y + side, drawable(f"{prompts}: {row['challenge']}"), size=5.5, color=GREY, va="bottom")
+        about = f"{prompts}: {row['challenge']}" if row["challenge"] else prompts
+        say(figure, 0, y + side, drawable(about), size=5.5, color=GREY, va="bottom")
         for column, model in enumerate(models):
             png = study.picture(model, prompts, row["id"])
             absent = "no such\npicture exists" if model == "real" and row["image"] is None else "not run"
@@ -162,6 +164,15 @@ def figure4(study: Study) -> Figure:
     about = f"{record['device']}, {record['precision']}, {record['image_size']} px, random weights"
     figure.supxlabel(drawable(about), size=6.5, color=GREY, parse_math=False)
     return figure
+
+
+def spectra(study: Study) -> Figure:
+    """Power spectra of every model's pictures beside the real ones, of the first prompt set that has real ones."""
+    for prompts in study.prompt_sets:
+        found = [study.score("power-spectrum", model, prompts) for model in ("real", *study.models)]
+        if records := [record for record in found if not isinstance(record, NotRun)]:
+            return power_spectra(records)
+    return power_spectra([])
 
 
 def probe(study: Study) -> Figure:
@@ -297,7 +308,7 @@ def robustness(study: Study) -> Figure:
     ours.set_yticks(places, labels)
     ours.invert_yaxis()
     paper.tick_params(axis="y", left=False)
-    ours.set(xlabel="FD-EfficientNet-Lite2 (95 % interval)", title="Measured here")
+    ours.set(xlabel=f"{study.distance} (95 % interval)", title="Measured here")
     paper.set(xlabel="FID", title="The paper's Table 3")
     for axis in (ours, paper):
         logarithmic(axis, "x", (1.0,))
@@ -334,6 +345,7 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "recall-curve": recall_curve,
     "robustness": robustness,
     "probe": probe,
+    "power-spectrum": spectra,
 }
 
 

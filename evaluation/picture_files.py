@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from wuerstchen.assets import ASSETS, locate
 from wuerstchen.shards import ID, LAST, read_info
 
 SUFFIXES = {
@@ -162,6 +163,11 @@ def _entries(source: Path, names: list[str], place: Callable[[str], tuple[Path, 
         seen[id_] = name
         listed.append(Entry(id_, *place(name)))
     return listed
+
+
+def source_of(name: str | Path) -> Path:
+    """Where an asset of that name lies, or else the name itself as a path. Raises ValueError for a missing asset."""
+    return locate(str(name)) if str(name) in ASSETS else Path(name)
 
 
 def entries(sources: str | Path | Iterable[str | Path]) -> list[Entry]:

@@ -1,7 +1,7 @@
 """FID, KID, Inception Score, precision, recall, density and coverage of cached features, under a named protocol.
 
     python -m evaluation.protocol_scores --protocol ID --features NPZ --reference NPZ --model M --prompts P
-        --captions-sha256 HEX --seed N [--fid JSON] [--kid JSON] [--is JSON] [--prdc FOLDER]
+        --captions JSONL --seed N [--fid JSON] [--kid JSON] [--is JSON] [--prdc JSON JSON JSON JSON]
 
 The reference is a feature file or, for FID alone, a file of evaluation.statistics. `evaluation.scores` is for studies
 whose extractor and reference have no published protocol.
@@ -22,8 +22,9 @@ from evaluation.precision_recall import K_DENSITY_COVERAGE, K_PRECISION_RECALL, 
 from evaluation.protocols import PROTOCOLS, Protocol, find
 from evaluation.scores import JACKKNIFE, inception_score_score
 from evaluation.statistics import Statistics, require_features_of
-from wuerstchen.files import write_json
+from wuerstchen.files import sha256_file, write_json
 
+PRDC = ("precision", "recall", "density", "coverage")
 FIXED = "; the reference stays whole"
 Score = dict[str, Any]
 
@@ -160,19 +161,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--reference", type=Path, metavar="NPZ", help="features or statistics of the real pictures")
     parser.add_argument("--model", required=True)
     parser.add_argument("--prompts", required=True)
-    parser.add_argument("--captions-sha256", required=True, metavar="HEX", help="digest of the caption list")
+    captions = parser.add_mutually_exclusive_group(required=True)
+    captions.add_argument("--captions", type=Path, metavar="JSONL", help="the caption list")
+    captions.add_argument("--captions-sha256", metavar="HEX", help="its digest, where it is not here")
     parser.add_argument("--seed", required=True, type=int, help="of KID's subsets and of the order for IS")
     parser.add_argument("--fid", type=Path, metavar="JSON")
     parser.add_argument("--kid", type=Path, metavar="JSON")
     parser.add_argument("--is", dest="inception", type=Path, metavar="JSON")
-    parser.add_argument("--prdc", type=Path, metavar="FOLDER", help="for precision.json, recall.json, ...")
+    parser.add_argument("--prdc", type=Path, nargs=4, metavar="JSON", help=f"for {', '.join(PRDC)}")
     options = parser.parse_args(argv)
     if (options.fid or options.kid or options.prdc) and not options.reference:
         parser.error("--fid, --kid and --prdc need --reference")
     if not (options.fid or options.kid or options.inception or options.prdc):
         parser.error("nothing to compute: name --fid, --kid, --is or --prdc")
     try:
-        protocol = find(options.protocol).of_captions(options.captions_sha256)
+        digest = sha256_file(options.captions) if options.captions else options.captions_sha256
+        protocol = find(options.protocol).of_captions(digest)
         images = read_features(options.features)
         reference = _read_reference(options.reference, images) if options.reference else None
         if isinstance(reference, Statistics) and (options.kid or options.prdc):
@@ -191,9 +195,9 @@ def main(argv: list[str] | None = None) -> None:
             write(options.inception, "is", lambda: is_score(images, options.seed), None)
         if options.prdc:
             scores = prdc_scores(images, reference)
-            for metric, score in scores.items():
-                write(options.prdc / f"{metric}.json", metric, lambda score=score: score, reference)
-    except ValueError as error:
+            for path, metric in zip(options.prdc, PRDC, strict=True):
+                write(path, metric, lambda score=scores[metric]: score, reference)
+    except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from None
 
 

@@ -8,6 +8,7 @@ JSON. FIDs of different protocols are never ranked together: whatever orders sco
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from evaluation.features import Preparation
 from evaluation.resizes import parse
 
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC, "box": Image.Resampling.BOX}
@@ -68,6 +70,19 @@ class Protocol:
                 f"protocol {self.id} is for the captions {self.captions} of sha256 {self.captions_sha256}, not {sha256}"
             )
         return replace(self, captions_sha256=sha256)
+
+    @property
+    def preparation(self) -> str:
+        """The name of crop and filter, such as "centre-square-lanczos-256"; see `preparation`."""
+        if self.filter == "none":
+            return self.crop
+        return f"{self.crop}-{self.filter}-{self.size}" + ("" if self.quantise else "-float")
+
+    @property
+    def features_preprocessing(self) -> str:
+        """What the key of features says that were extracted as the protocol has it."""
+        nothing = self.preparation == "none"
+        return self.preprocessing if nothing else f"{self.preparation}/{self.preprocessing}"
 
     def record(self) -> dict[str, Any]:
         """What a score's JSON says of its protocol."""
@@ -124,6 +139,27 @@ def prepared(picture: np.ndarray, protocol: Protocol) -> np.ndarray:
         return np.asarray(Image.fromarray(picture).resize(size, resample))
     planes = [Image.fromarray(picture[:, :, c].astype(np.float32)).resize(size, resample) for c in range(3)]
     return np.stack([np.asarray(plane) for plane in planes], axis=2).clip(0, 255)
+
+
+PREPARATION = re.compile(rf"({'|'.join(CROPS)})(?:-({'|'.join(FILTERS)})-([1-9][0-9]*)(-float)?)?")
+
+
+def preparation(name: str) -> Preparation | None:
+    """The crop and filter of that name: CROP, CROP-FILTER-SIZE or, not rounded to 8 bits, CROP-FILTER-SIZE-float.
+
+    None for "none". Raises ValueError for another name.
+    """
+    match = PREPARATION.fullmatch(name)
+    if not match:
+        raise ValueError(
+            f"preparation {name!r} is not known; it is one of {', '.join(CROPS)}, or one of these with a filter "
+            f"({', '.join(FILTERS)}) and a size, such as {CLEAN.preparation}"
+        )
+    if name == "none":
+        return None
+    crop, filter_, size, unrounded = match.groups()
+    like = replace(CLEAN, crop=crop, filter=filter_ or "none", size=int(size or CLEAN.size), quantise=not unrounded)
+    return Preparation(name, lambda picture: prepared(picture, like))
 
 
 # What must be equal in two scores' JSON for one of them to be the better; a Frechet distance falls with n as well.

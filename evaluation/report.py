@@ -17,6 +17,7 @@ from typing import Any
 
 import jinja2
 import yaml
+from PIL import Image
 
 from evaluation.choices import choices_table
 from evaluation.findings import duration, energy, headlines, mass
@@ -25,13 +26,14 @@ from evaluation.preference import read_scores
 from evaluation.printing import Printed, Table, percent, printed, significant
 from evaluation.results import SCORES, SETS, NotRun, Study, decode, model_name, run
 from evaluation.study_tables import recall_table, scores_table
-from evaluation.tables import table1, table2, table3
+from evaluation.tables import tables as makers
 from evaluation.trainings import coverage
 from evaluation.verdicts import WORDS, Grid, grids
 from evaluation.workload_table import workload_table
 from wuerstchen.files import read_json, write_text
 
 LIMIT = 10_000_000  # bytes: what a browser and a mail still take
+THUMBNAIL = 256  # px of a published model's picture on the page
 SCALE = 0.59  # of a figure's pixels on the page: its 8 pt text then reads like the text around it
 SHORT = 0.05  # of the longest rule's time: what takes less is summed up
 UNPICKED, PICKED = 8, 4  # prompts of each set to look through: chosen by nobody; of the best and of the worst
@@ -47,6 +49,8 @@ FIGURES = {
     "prints no numbers, is of an A100).",
     "probe": "The same Stage C latents (but for rounding) twice: by a small decoder that never saw text, and by Stages "
     "B and A. Nobody picked the prompts: seen ones above, held-out ones below (the paper's Figures 17 to 21).",
+    "power-spectrum": "Radial power spectra of every model's pictures beside the real ones of the same prompts: what "
+    "the paper calls smoother would lie lower at high frequencies.",
     "robustness": "Table 3 as a plot. The two panels have different scales; what can be compared is the order.",
 }
 DIFFERENCES = (
@@ -142,8 +146,8 @@ def gallery(study: Study) -> list[dict[str, Any]]:
 
 
 def _scores(study: Study, model: str, prompts: str) -> dict[str, Any] | NotRun:
-    path = study.directory / "preference" / model / f"{prompts}.csv"
-    return read_scores(path) if path.is_file() else NotRun(f"there is no preference/{model}/{prompts}.csv")
+    path = study.preferences(model, prompts)
+    return read_scores(path) if path.is_file() else NotRun(f"there is no {path.relative_to(study.directory)}")
 
 
 def _sample(study: Study, prompts: str, row: dict, models: Sequence[str], scores: dict) -> dict[str, Any]:
@@ -159,7 +163,7 @@ def _sample(study: Study, prompts: str, row: dict, models: Sequence[str], scores
             else f"{by_id[row['id']]:.2f}".replace("-", "\N{MINUS SIGN}")
         )
         name = "Real picture" if model == "real" else model_name(model)
-        pictures.append((name, None if png is None else data_uri(png), score))
+        pictures.append((name, None if png is None else picture_uri(study, png), score))
     return {key: row[key] for key in ("id", "prompt", "challenge")} | {"pictures": pictures}
 
 
@@ -170,6 +174,20 @@ def data_uri(png: bytes) -> str:
     decode(png).save(file, "WEBP", lossless=True, quality=80)
     kind, data = min(("webp", file.getvalue()), ("png", png), key=lambda pair: len(pair[1]))
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def picture_uri(study: Study, png: bytes) -> str:
+    """A drawn picture for the page; published models' are too large for it as they are."""
+    return thumbnail(png) if study.published else data_uri(png)
+
+
+@cache
+def thumbnail(png: bytes) -> str:
+    """A picture reduced to THUMBNAIL px, as WebP with loss."""
+    picture, file = decode(png), io.BytesIO()
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    picture.save(file, "WEBP", quality=85)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def tally(of: Sequence[Grid]) -> list[dict[str, Any]]:
@@ -184,7 +202,8 @@ def tally(of: Sequence[Grid]) -> list[dict[str, Any]]:
 def figures(study: Study) -> dict[str, dict[str, Any]]:
     """The drawn figures by name: data URI (None where there is none), caption, and width on the page in px."""
     found = {}
-    for name, caption in FIGURES.items():
+    captions = FIGURES | ({"robustness": "Table 3 as a plot."} if study.published else {})
+    for name, caption in captions.items():
         path = study.directory / "figures" / f"{name}.png"
         png = path.read_bytes() if path.is_file() else None
         width = None if png is None else round(decode(png).width * SCALE)
@@ -195,11 +214,12 @@ def figures(study: Study) -> dict[str, dict[str, Any]]:
 def uncertainty(study: Study) -> list[dict[str, str]]:
     """Which uncertainty each interval covers: rows of what, method and covers."""
     prompts = study.prompt_sets[0]
-    records = [study.score(metric, study.model, prompts) for metric in (*SCORES.values(), "recall")]
+    metrics = study.scores if study.published else (*SCORES.values(), "recall")
+    records = [study.score(metric, study.model, prompts) for metric in metrics]
     measured = study.read(f"scores/win-rate/{prompts}.json")
     if not isinstance(measured, NotRun):
         records += [{"metric": "share won", **pair} for pair in list(measured["rivals"].values())[:1]]
-    records += [study.read(f"robustness/{name}.json") for name in study.config["robustness"]["sets"][:1]]
+    records += [study.read(f"robustness/{name}.json") for name in list(study.config["robustness"]["sets"])[:1]]
     rows = []
     for record in records:
         if not isinstance(record, NotRun):
@@ -271,9 +291,9 @@ def read_sweep(path: Path | None) -> dict | NotRun:
 
 def tables(study: Study, sweep: Path | None) -> dict[str, tuple[Table, Printed]]:
     """Our measurements of every table, with their printed form."""
-    made = [table1(study), table2(study), table3(study), recall_table(study), scores_table(study)]
-    made.append(workload_table(study))
-    made.append(choices_table(read_sweep(sweep)))
+    made = [make(study) for make in makers(study).values()]
+    if not study.published:
+        made += [recall_table(study), scores_table(study), workload_table(study), choices_table(read_sweep(sweep))]
     # The quoted rows stand in the verdicts already.
     ours = [replace(table, blocks=[b for b in table.blocks if not b.title.startswith("Quoted")]) for table in made]
     return {table.name: (table, printed(table)) for table in ours}
@@ -296,21 +316,16 @@ def page(study: Study, sweep: Path | None = None) -> str:
     )
     environment.filters |= {"significant": significant, "percent": percent, "duration": duration}
     environment.filters |= {"energy": energy, "mass": mass}
-    summary, judged = study.read("summary.json"), grids(study)
-    html = environment.get_template("report.html.j2").render(
+    summary = study.read("summary.json")
+    template = environment.get_template("published.html.j2" if study.published else "report.html.j2")
+    html = template.render(
         study=study,
         model=model_name(study.model),
         rivals=[model_name(rival) for rival in study.rivals],
-        split=_or_none(study.read("data/split.json")),
-        headlines=headlines(study),
-        grids={grid.name: grid for grid in judged},
-        tally=tally(judged),
-        marks={word: mark for word, (mark, _) in WORDS.items()},
         strip=strip(study),
         figures=figures(study),
         gallery=gallery(study),
         tables=tables(study, sweep),
-        validity=_or_none(study.read("scores/emoji-score/validity.json")),
         carbon=_or_none(study.read("carbon.json")),
         wall=None if isinstance(summary, NotRun) else summary["wall_seconds"]["total"],
         rules=seconds_by_rule(study),
@@ -318,14 +333,39 @@ def page(study: Study, sweep: Path | None = None) -> str:
         versions={} if isinstance(summary, NotRun) else summary["versions"],
         uncertainty=uncertainty(study),
         coverage=coverage(study),
-        provenance=provenance(study),
-        differences=DIFFERENCES,
         config=yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True),
+        **(of_published_models(study) if study.published else of_trained_models(study)),
     )
     if len(html.encode()) > LIMIT:
         size = len(html.encode())
         raise ValueError(f"the report has {size:,} bytes, above {LIMIT:,}: are the pictures larger than 128 px?")
     return html
+
+
+def of_trained_models(study: Study) -> dict[str, Any]:
+    """What only the page of a study that trains its models shows."""
+    judged = grids(study)
+    return {
+        "split": _or_none(study.read("data/split.json")),
+        "headlines": headlines(study),
+        "grids": {grid.name: grid for grid in judged},
+        "tally": tally(judged),
+        "marks": {word: mark for word, (mark, _) in WORDS.items()},
+        "validity": _or_none(study.read("scores/emoji-score/validity.json")),
+        "provenance": provenance(study),
+        "differences": DIFFERENCES,
+    }
+
+
+def of_published_models(study: Study) -> dict[str, Any]:
+    """What only the page of a study of published models shows."""
+    lists = {prompts: study.read(f"prompts/{prompts}.json") for prompts in study.prompt_sets}
+    scores = [study.score(metric, study.model, prompts) for prompts in study.prompt_sets for metric in study.scores]
+    return {
+        "lists": {prompts: _or_none(record) for prompts, record in lists.items()},
+        "extractors": {s["extractor"]["name"]: s["extractor"]["sha256"] for s in scores if not isinstance(s, NotRun)},
+        "assumptions": study.config.get("assumptions", []),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:

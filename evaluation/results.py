@@ -18,7 +18,7 @@ from PIL import Image
 
 from wuerstchen.files import read_json, read_jsonl
 from wuerstchen.seeds import derive
-from wuerstchen.shards import read_shard
+from wuerstchen.shards import read_info, read_picture
 
 # Every model decodes with Stage A, so its training is counted in each; but see `Study.stages_of`.
 STAGES = {
@@ -36,6 +36,8 @@ MODEL_NAMES = {
     "ceiling-other-artist": "Real, by the other artist",
     "wuerstchen-probe": "Stage C alone, by the probe decoder",
     "ceiling-compressor-no-text": "Real, through compressor + B without text + A",
+    "df-gan": "DF-GAN",
+    "galip": "GALIP",
     "sd-1.4": "SD 1.4",
     "sd-2.1": "SD 2.1",
     "sd-xl": "SD XL",
@@ -45,6 +47,9 @@ SETS = {
     "names": "Short captions (names)",
     "descriptions": "Long captions (descriptions)",
     "compositions": "Combinations nobody drew (compositions)",
+    "coco-30k": "COCO-30K",
+    "ln-coco-5k": "Localized Narratives-COCO-5K",
+    "parti-prompts": "Parti-prompts",
 }
 # Prompt sets of which the pictures of these challenges are shown apart.
 SHOWN = {"names": ("seen", "held-out")}
@@ -54,6 +59,24 @@ SCORES = {
     "is": "is-efficientnet-lite2",
     "preference": "emoji-score",
 }
+# What a study of published models may measure, by the name of its score files.
+METRICS = {
+    "fid": "FID",
+    "kid": "KID",
+    "is": "IS",
+    "precision": "Precision",
+    "recall": "Recall",
+    "density": "Density",
+    "coverage": "Coverage",
+    "fd-dinov2": "FD-DINOv2",
+    "cmmd": "CMMD",
+    "clip-score-b32": "CLIPScore B/32",
+    "clip-score-l14": "CLIPScore L/14",
+    "pickscore": "PickScore",
+    "hpsv2.1": "HPS v2.1",
+}
+PRDC = ("precision", "recall", "density", "coverage")
+UNDER_PROTOCOL = ("fid", "kid", "is", *PRDC)
 
 
 @dataclass(frozen=True)
@@ -89,13 +112,37 @@ class Study:
         return cls(directory, values)
 
     @property
+    def published(self) -> bool:
+        """Whether this is a study of published models: nothing is trained, and metrics have their own names."""
+        return self.config["data"]["source"] == "published"
+
+    @property
     def model(self) -> str:
         """The model under study: the first of the config's models."""
-        return self.config["models"][0]
+        return self.models[0]
 
     @property
     def models(self) -> list[str]:
-        return list(self.config["models"])
+        """Ids of the models; an entry of the config is an id, or has one."""
+        return [entry if isinstance(entry, str) else entry["id"] for entry in self.config["models"]]
+
+    @property
+    def scores(self) -> dict[str, str]:
+        """What is measured of a model on a prompt set, by the name of its score files: how to print it."""
+        if not self.published:
+            return {metric: metric for metric in SCORES.values()}
+        asked = [name for metric in self.config["metrics"] for name in (PRDC if metric == "prdc" else [metric])]
+        return {name: METRICS[name] for name in asked if name in METRICS}
+
+    @property
+    def preference(self) -> tuple[str, str]:
+        """The score behind the win rates: its name, and the folder of its values by prompt."""
+        return ("PickScore", "preference/pickscore") if self.published else ("EmojiScore", "preference")
+
+    @property
+    def distance(self) -> str:
+        """What Table 3's distance is called."""
+        return "FID" if self.published else "FD-EfficientNet-Lite2"
 
     @property
     def rivals(self) -> list[str]:
@@ -104,6 +151,8 @@ class Study:
     @property
     def ceilings(self) -> list[str]:
         """What the best possible model could reach. A folder of pictures has no second artist."""
+        if self.published:
+            return []
         two_artists = self.config["data"]["source"] == "emoji"
         return [model for model in CEILINGS if two_artists or model != "ceiling-other-artist"]
 
@@ -119,6 +168,8 @@ class Study:
     @property
     def stages(self) -> list[str]:
         """Every stage that the models of this study train, in order, each once."""
+        if self.published:
+            return []
         return list(dict.fromkeys(stage for model in self.models for stage in STAGES.get(model, ())))
 
     def stages_of(self, model: str) -> tuple[str, ...]:
@@ -137,6 +188,10 @@ class Study:
             return read_json(path)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}: not JSON ({error})") from None
+
+    def preferences(self, model: str, prompts: str) -> Path:
+        """The file of a model's preference scores by prompt."""
+        return self.directory / self.preference[1] / model / f"{prompts}.csv"
 
     def score(self, metric: str, model: str, prompts: str) -> dict | NotRun:
         return self.read(f"scores/{metric}/{model}/{prompts}.json")
@@ -159,7 +214,8 @@ class Study:
     @property
     def figure4(self) -> dict | NotRun:
         """Figure 4's timings at the paper's size: the file that the config names."""
-        name = self.config.get("speed", {}).get("figure4")
+        own = self.directory / "speed" / "figure4.json" if self.published else None
+        name = self.config.get("speed", {}).get("figure4", own)
         if name is None:
             return NotRun("the config names no timings at the paper's size (speed.figure4)")
         return read_json(name) if Path(name).is_file() else NotRun(f"there is no {name}")
@@ -185,7 +241,7 @@ class Study:
         return [(name, self.unpicked(prompts, count // len(challenges), [name])) for name in challenges]
 
     @cached_property
-    def _shards(self) -> dict[tuple[str, str], dict[str, bytes]]:
+    def _places(self) -> dict[tuple[str, str], dict[str, Path]]:
         return {}
 
     def picture(self, model: str, prompts: str, prompt_id: str) -> bytes | None:
@@ -193,11 +249,12 @@ class Study:
 
         Raises ValueError naming the file when a shard is not whole.
         """
-        if (model, prompts) not in self._shards:
-            pictures = self._shards[model, prompts] = {}
+        if (model, prompts) not in self._places:
+            places = self._places[model, prompts] = {}
             for path in sorted((self.directory / "images" / model / prompts).glob("[0-9]*.zip")):
-                pictures |= read_shard(path)[1]
-        return self._shards[model, prompts].get(prompt_id)
+                places |= dict.fromkeys(read_info(path)["ids"], path)
+        path = self._places[model, prompts].get(prompt_id)
+        return path and read_picture(path, prompt_id)
 
 
 def unpicked(rows: Iterable[dict], seed: int, count: int) -> list[dict]:

@@ -23,9 +23,10 @@ import numpy as np
 
 from evaluation.features import library_versions
 from evaluation.manipulations import EXTRAS, NAMES, OPTIONS, Choices, check_names, fan_out, psnr
-from evaluation.picture_files import Entry, entries
+from evaluation.picture_files import Entry, entries, matching, source_of
 from evaluation.pictures import add_up, picture_of
 from evaluation.prepare import CROPS
+from evaluation.prompts import read_prompts
 from wuerstchen.files import atomic_path
 from wuerstchen.progress import progress
 
@@ -264,6 +265,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m evaluation.robustness_features", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--pictures", required=True, nargs="+", type=Path, metavar="SOURCE", help="folders or zips")
+    parser.add_argument("--matching", type=Path, metavar="JSONL", help="only the pictures that these prompts name")
     add_plan(parser)
     parser.add_argument("--parts", type=int, default=1, metavar="N", help="into how many the list is cut (default: 1)")
     parser.add_argument("--part", type=int, metavar="K", help="write this one alone, 0 to N-1; default: all")
@@ -276,7 +278,9 @@ def main(argv: list[str] | None = None) -> None:
     if options.part is not None and not 0 <= options.part < options.parts:
         parser.error(f"--part {options.part}: with --parts {options.parts}, use 0 to {options.parts - 1}")
     try:
-        listed = entries(options.pictures)
+        listed = entries(map(source_of, options.pictures))
+        if options.matching:
+            listed = matching(listed, read_prompts(options.matching))
         if options.parts > len(listed):
             raise ValueError(f"--parts {options.parts}: there are only {len(listed)} pictures")
         chosen = range(options.parts) if options.part is None else [options.part]

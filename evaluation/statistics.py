@@ -46,7 +46,7 @@ def require_features_of(features: FeatureSet, protocol: Protocol) -> None:
     key = features.key
     for field, found, wanted in (
         ("extractor", key["extractor"]["name"], protocol.extractor),
-        ("preprocessing", key["preprocessing"], protocol.preprocessing),
+        ("preprocessing", key["preprocessing"], protocol.features_preprocessing),
     ):
         if found != wanted:
             raise ValueError(f"protocol {protocol.id} has {field} {wanted}, but the features are of {found}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.results import SCORES, NotRun, Study, run
+from evaluation.results import NotRun, Study, run
 from evaluation.trainings import Number, over_trainings, recall_value, score_value, win_rate
 from wuerstchen.files import write_json
 
@@ -23,6 +23,8 @@ def summarise(study: Study) -> dict[str, Any]:
     win rates and scores of a model also have `over_training_seeds`: mean, min, max and values of the number over all
     trainings.
     """
+    if study.published:
+        return summarise_published(study)
     split = study.read("data/split.json")
     scores = _scores(study)
     return {
@@ -49,6 +51,51 @@ def summarise(study: Study) -> dict[str, Any]:
         "seeds": {"study": study.config["seed"], "training": study.training_seeds, "scores": _score_seeds(scores)},
         "versions": _versions(study, scores),
         "split_sha256": str(split) if isinstance(split, NotRun) else split["sha256"],
+    }
+
+
+def summarise_published(study: Study) -> dict[str, Any]:
+    """The same of a study of published models: no recall, split or workload, and beside scores what its sets are.
+
+    prompts[set]: which list it is and how many prompts are cut off; power_spectrum[set][model]; crosscheck.
+    """
+    scores = _scores(study)
+    spectra = {
+        prompts: {model: study.score("power-spectrum", model, prompts) for model in (*study.models, "real")}
+        for prompts in study.prompt_sets
+    }
+    return {
+        "schema": 1,
+        "study": study.config["study"],
+        "model": study.model,
+        "prompts": {prompts: _said(study.read(f"prompts/{prompts}.json")) for prompts in study.prompt_sets},
+        "win_rates": {prompts: _win_rates(study, prompts) for prompts in study.prompt_sets},
+        "scores": {
+            prompts: {
+                model: {
+                    metric: str(score)
+                    if isinstance(score, NotRun)
+                    else {key: score[key] for key in ("value", "interval", "interval_method", "n", "protocol")}
+                    for metric, score in by_metric.items()
+                }
+                for model, by_metric in by_model.items()
+            }
+            for prompts, by_model in scores.items()
+        },
+        "power_spectrum": {
+            prompts: {
+                model: {key: record[key] for key in ("slope", "high_share", "n")}
+                for model, record in by_model.items()
+                if not isinstance(record, NotRun)
+            }
+            for prompts, by_model in spectra.items()
+        },
+        "robustness": {name: _robustness(study, name) for name in study.config["robustness"]["sets"]},
+        "crosscheck": _said(study.read("crosscheck.json")),
+        "carbon": _said(study.read("carbon.json")),
+        "wall_seconds": wall_seconds(study.directory / "benchmarks"),
+        "seeds": {"study": study.config["seed"], "scores": _score_seeds(scores)},
+        "versions": _versions(study, scores),
     }
 
 
@@ -130,7 +177,7 @@ def _scores(study: Study) -> dict[str, dict[str, dict[str, dict | NotRun]]]:
     for prompts in study.prompt_sets:
         scores[prompts] = {}
         for model in (*study.models, "real", *study.ceilings):
-            found = {metric: study.score(metric, model, prompts) for metric in SCORES.values()}
+            found = {metric: study.score(metric, model, prompts) for metric in study.scores}
             if model in study.models or not all(isinstance(score, NotRun) for score in found.values()):
                 scores[prompts][model] = found
     return scores

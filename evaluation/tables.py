@@ -6,7 +6,7 @@ A table is built from the score files of a study alone: nothing is measured agai
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from evaluation import published
 from evaluation.columns import columns_of, measured_fields, range_fields, range_names, score_fields
@@ -38,6 +38,12 @@ PAPER_DASH, PAPER_BLANK = "–", "left blank"
 MEASURED_ENERGY = ("nvml", "rapl")
 
 
+EMOJI_SCORE_NOTES = (
+    "The paper scored with PickScore; here the score is EmojiScore, the same formula with a small CLIP trained on "
+    "the training split. The paper's numbers stand beside ours for orientation, not as a target.",
+    "'not interpretable' is printed where EmojiScore failed its validity test on real pictures.",
+)
+PICKSCORE_NOTES = ("The score is PickScore, as in the paper, in float32.",)
 WIN_RATE_NUMBERS = ("n", "wins", "losses", "ties", "rate", "rate_low", "rate_high")
 
 
@@ -75,8 +81,10 @@ def table1(study: Study) -> Table:
                 named[prompts] = paper["paper_rate"]
     if other_rivals:
         quoted_columns = [Column("Paper: rival", text("rival_name"), right=False), Column("Ours", text("ours"))]
-        for prompts in (name for name in study.prompt_sets if name in COUNTERPART):
-            title = f"Paper: share won, {PAPER_SETS[COUNTERPART[prompts]]}"
+        for prompts, paper_set in ((name, COUNTERPART.get(name, name)) for name in study.prompt_sets):
+            if paper_set not in PAPER_SETS:
+                continue
+            title = f"Paper: share won, {PAPER_SETS[paper_set]}"
             quoted_columns.append(Column(title, shown(percent, prompts)))
         title = "Quoted: the paper's other rivals, not run here"
         blocks.append(Block(title, tuple(quoted_columns), list(other_rivals.values())))
@@ -85,9 +93,7 @@ def table1(study: Study) -> Table:
         f"{model_name(study.model)} against each rival on the same prompts. A win is a strictly higher preference "
         "score; a tie is not a win. Intervals are Wilson's, over prompts.",
         coverage(study),
-        "The paper scored with PickScore; here the score is EmojiScore, the same formula with a small CLIP trained on "
-        "the training split. The paper's numbers stand beside ours for orientation, not as a target.",
-        "'not interpretable' is printed where EmojiScore failed its validity test on real pictures.",
+        *(PICKSCORE_NOTES if study.published else EMOJI_SCORE_NOTES),
     ]
     caption = "Table 1: share of prompts for which the preference score prefers the model under study"
     return Table("table1", caption, fields, records, blocks, notes)
@@ -133,19 +139,25 @@ MEASURED_FIELDS = (
 )
 
 
+QUOTED_COLUMNS = (
+    Column("Model", text("model"), right=False),
+    Column("Params", text("parameters")),
+    Column("Sampling steps", text("sampling_steps")),
+    Column("FID @256²", text("fid_256")),
+    Column("IS @299²", text("is_299")),
+    Column("Open source", text("open_source")),
+    Column("GPU hours @A100", text("gpu_hours_a100")),
+    Column("Train samples", text("train_samples_printed")),
+    Column("Carbon, kg CO₂ eq.", text("carbon_kg_printed")),
+)
+QUOTED_NOTE = (
+    f"* and † as printed: from the authors' own evaluation; from the official model cards. {PAPER_DASH}: the paper "
+    f"prints a dash; {PAPER_BLANK}: it prints nothing."
+)
+
+
 def table2(study: Study) -> Table:
     """The paper's Table 2 as printed, and in a block of its own what this study measured of its models."""
-    quoted_columns = (
-        Column("Model", text("model"), right=False),
-        Column("Params", text("parameters")),
-        Column("Sampling steps", text("sampling_steps")),
-        Column("FID @256²", text("fid_256")),
-        Column("IS @299²", text("is_299")),
-        Column("Open source", text("open_source")),
-        Column("GPU hours @A100", text("gpu_hours_a100")),
-        Column("Train samples", text("train_samples_printed")),
-        Column("Carbon, kg CO₂ eq.", text("carbon_kg_printed")),
-    )
     quality_columns = (
         Column("Model", text("model"), right=False),
         Column("Params", shown(count, "parameters")),
@@ -169,11 +181,11 @@ def table2(study: Study) -> Table:
         if not all(isinstance(row[f"{key}_efficientnet_lite2"], NotRun) for key in ("fd", "kid", "is")):
             measured.append(row)
     ranges = tuple(name for key in DISTANCES for name in range_names(study, key))
-    quoted = [_quoted_row(row) | dict.fromkeys(ranges, NOT_APPLICABLE) for row in published.rows("table2")]
+    quoted = [quoted_row(row) | dict.fromkeys(ranges, NOT_APPLICABLE) for row in published.rows("table2")]
     blocks = [
         Block(f"Measured here, quality on {prompts}", quality_columns, measured),
         Block("Measured here, cost of training", cost_columns, measured[: len(study.models)]),
-        Block("Quoted: the paper's rows as printed", quoted_columns, quoted),
+        Block("Quoted: the paper's rows as printed", QUOTED_COLUMNS, quoted),
     ]
     fields = ("block", "model", "parameters", "sampling_steps", *MEASURED_FIELDS, *ranges, *QUOTED_FIELDS)
     devices = sorted({row["device"] for row in measured if isinstance(row["device"], str)} - {NOT_APPLICABLE})
@@ -185,8 +197,7 @@ def table2(study: Study) -> Table:
         "the paper's 24,602 hours and 1.42B samples are Stage C alone.",
         "Sampling steps of Würstchen: Stage C + Stage B. Carbon = kWh times the factor of the config; energy is "
         "'measured' from the processor's or card's own meter and 'estimated' from rated power otherwise.",
-        f"* and † as printed: from the authors' own evaluation; from the official model cards. {PAPER_DASH}: the paper "
-        f"prints a dash; {PAPER_BLANK}: it prints nothing.",
+        QUOTED_NOTE,
     ]
     if devices:
         wall = f"Hours are wall time on {'; '.join(devices)}."
@@ -195,7 +206,7 @@ def table2(study: Study) -> Table:
     return Table("table2", caption, fields, measured + quoted, blocks, notes)
 
 
-def _quoted_row(row: dict) -> Record:
+def quoted_row(row: dict) -> Record:
     said = {key: {"-": PAPER_DASH, "": PAPER_BLANK}.get(cell, cell) for key, cell in row.items()}
     fields = ("model", "parameters", "sampling_steps", *QUOTED_FIELDS)
     keys = ("printed", "params", "steps", "fid", "is", "open_source", "gpu_hours", "train_samples", "carbon_kg")
@@ -257,6 +268,10 @@ def stage_name(stage: str) -> str:
     return stage.upper() if len(stage) == 1 else "LDM"
 
 
+TABLE3_SCALES = "FD-EfficientNet-Lite2 and FID have different scales: compare the order of the rows, not the numbers."
+TABLE3_CHOICES = "What the paper leaves open, such as the order of reduction and manipulation, is in each set's file."
+
+
 def table3(study: Study) -> Table:
     """FD-EfficientNet-Lite2 of manipulated against untouched pictures, beside the paper's two columns of FID."""
     sets = list(study.config["robustness"]["sets"])
@@ -275,7 +290,7 @@ def table3(study: Study) -> Table:
     columns = [Column("Manipulation", text("manipulation"), right=False)]
     columns += [Column("In the paper", text("configuration"), right=False)]
     for name in sets:
-        columns.append(Column(f"FD-EfficientNet-Lite2 @ {name}", with_interval(significant, f"fd_{name}")))
+        columns.append(Column(f"{study.distance} @ {name}", with_interval(significant, f"fd_{name}")))
         columns.append(Column(f"PSNR @ {name}, dB", shown(lambda value: f"{value:.1f}", f"psnr_db_{name}")))
     columns.append(Column("Paper: FID @ COCO 30k", shown(lambda value: f"{value:.3f}", "paper_fid_coco_30k")))
     columns.append(Column("Paper: FID @ CelebA-HQ", shown(lambda value: f"{value:.3f}", "paper_fid_celeba_hq")))
@@ -283,7 +298,7 @@ def table3(study: Study) -> Table:
     blocks = [Block(title, shared, records) for title, records in families.items()]
     notes = [
         "Each row: distance between the features of the manipulated pictures and of the same pictures untouched. "
-        "FD-EfficientNet-Lite2 and FID have different scales: compare the order of the rows, not the numbers.",
+        + (TABLE3_CHOICES if study.published else TABLE3_SCALES),
     ]
     everything = all_records(blocks)
     for name in sets:
@@ -321,16 +336,22 @@ def _correlations(records: list[Record], name: str) -> str:
     return "; ".join(said)
 
 
-TABLES = {"1": table1, "2": table2, "3": table3}
+def tables(study: Study) -> dict[str, Callable[[Study], Table]]:
+    """What makes each of the three tables for this kind of study."""
+    if study.published:
+        from evaluation.released_tables import table2 as of_published_models
+
+        return {"1": table1, "2": of_published_models, "3": table3}
+    return {"1": table1, "2": table2, "3": table3}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="One of the paper's tables with ours beside it, as csv, md and tex.")
-    parser.add_argument("--table", choices=sorted(TABLES), required=True)
+    parser.add_argument("--table", choices=("1", "2", "3"), required=True)
     parser.add_argument("--out-prefix", required=True, help="path without suffix; .csv, .md and .tex are written")
 
     def work(study: Study, options: argparse.Namespace) -> None:
-        table = TABLES[options.table](study)
+        table = tables(study)[options.table](study)
         for suffix, form in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
             write_text(f"{options.out_prefix}.{suffix}", form(table))
 

@@ -62,6 +62,8 @@ def win_rate(prompts: str, rival: str) -> Number:
 
 def coverage(study: Study) -> str:
     """Which uncertainty the intervals over prompts leave open, in words."""
+    if study.published:
+        return "Each published model was trained once: no interval covers what training it again would change."
     seeds = study.training_seeds
     if len(seeds) == 1:
         return (

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import tiny_pictures
+import tiny_released
 import yaml
 from trees import ROOT, call, copy_tree, edit_config
 
@@ -65,6 +66,34 @@ SWEEP = {"sweep_training", "sweep_recall"}  # jobs of the target `sweep` alone
 ASKED = {"paper_size_times"}  # jobs of the target `figure4` alone
 # jobs of a study that trains on tar shards
 SHARDS = {"scan", "measured_pictures", "select", "train_phase", "interpolate", "train_stage"}
+
+# jobs of a study of published models: 36,632 prompts in 37 shards of each of 6 models, 2 sets with real pictures, one
+# of them under a protocol
+RELEASED = {
+    "check_assets": 1,
+    "settings": 1,
+    "prompt_set": 3,
+    "draw": 6 * 37,
+    "real_shards": 2 * 37,
+    "extract": 6 * (1 + 2 * 2),  # Inception's of one set, DINOv2's and CLIP's of two
+    "extract_reference": 1 + 2 * 2,
+    "protocol_scores": 6,
+    "fd_dinov2": 6 * 2,
+    "cmmd": 6 * 2,
+    "prompt_scores": 6 * 4,  # for each model and scorer one, for all its sets
+    "preferred": 3,
+    "power_spectrum": (6 + 1) * 2,
+    "crosscheck": 1,
+    "robustness_part": 2 * 30,
+    "robustness_of_parts": 2,
+    "paper_size_times": 1,
+    "carbon_account": 1,
+    "table": 3,
+    "figure": 5,
+    "summary": 1,
+    "report": 1,
+    "all": 1,
+}
 
 
 def planned(text: str) -> dict[str, int]:
@@ -162,6 +191,61 @@ def test_the_papers_baseline_is_trained_without_stage_a_in_the_reading_that_is_a
     assert " --baseline appendix-e4 --out results/paper/train/baseline-ldm/phases/1 " in line
 
 
+def test_plan_of_the_published_models_without_any_data(tree: Path) -> None:
+    run = call("snakemake", "-n", "-p", "--cores", "1", "--configfile", "config/released.yaml", cwd=tree)
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout) == RELEASED
+
+    def lines(program: str) -> list[str]:
+        return re.findall(rf"python -m {re.escape(program)} .*", run.stdout)
+
+    sources = dict(re.findall(r"evaluation.sample --model (\S+) (.*?)--prompts", run.stdout))
+    assert sources == {"wuerstchen": "--weights released-v2 "} | dict.fromkeys(
+        ["df-gan", "galip", "sd-1.4", "sd-2.1", "sd-xl"], " "
+    )
+    (last,) = [line for line in lines("evaluation.sample") if "--model sd-xl" in line and "--shard 0036 " in line]
+    assert "--shards 37 --seed 0 --set steps=50 --out results/released/images/sd-xl/coco-30k/0036.zip" in last
+    (inception,) = [line for line in lines("evaluation.features") if "features/inception/real" in line]
+    assert "coco/val2014 --matching results/released/prompts/coco-30k.jsonl --protocol coco30k-clean " in inception
+    (scores,) = [line for line in lines("evaluation.protocol_scores") if "--model wuerstchen " in line]
+    for flag in ("--fid", "--kid", "--is"):
+        assert f"{flag} results/released/scores/{flag[2:]}/wuerstchen/coco-30k.json" in scores
+    folders = " ".join(
+        f"results/released/scores/{name}/wuerstchen/coco-30k.json"
+        for name in ("precision", "recall", "density", "coverage")
+    )
+    assert f"--prdc {folders} >" in scores
+    (won,) = [line for line in lines("evaluation.preference win-rate") if "--prompts parti-prompts " in line]
+    assert (
+        "--metric pickscore --model wuerstchen " in won and "sd-xl=results/released/preference/pickscore/sd-xl" in won
+    )
+    parts = lines("evaluation.robustness_features")
+    assert sum("--pictures celeba-hq  --manip" in line for line in parts) == 30
+    assert sum("--matching results/released/prompts/coco-30k.jsonl" in line for line in parts) == 30
+    assert all("--parts 30 --part " in line and "--preprocessing pil-float-299" in line for line in parts)
+
+
+def test_own_pictures_and_fewer_metrics_need_no_more_than_they_must(tree: Path) -> None:
+    mine = {"id": "my-model", "folder": "my pictures"}
+    config = edit_config(tree / "config" / "released.yaml", models=["sd-xl", mine], metrics=["fid", "pickscore"])
+    edit_config(config, sampling={})
+    (line,) = commands(tree, "evaluation.sample --model my-model", "--configfile", "config/released.yaml")[:1]
+    assert "--pictures 'my pictures' --prompts" in line
+    jobs = dry_run(tree, "--configfile", "config/released.yaml")
+    assert jobs["extract"] == 2 and jobs["prompt_scores"] == 2 and jobs["preferred"] == 3
+    assert not {"cmmd", "fd_dinov2", "power_spectrum", "crosscheck", "paper_size_times"} & set(jobs)
+    edit_config(config, models=[mine], metrics=["kid"])
+    assert "preferred" not in dry_run(tree, "--configfile", "config/released.yaml")
+
+
+def test_missing_assets_stop_a_run_and_are_all_named(tree: Path) -> None:
+    run = call("snakemake", "--cores", "1", "--configfile", "config/released.yaml", cwd=tree)
+    assert run.returncode == 1 and "Error in rule check_assets" in run.stdout
+    for name in ("coco/val2014", "wuerstchen-v2/stage-c", "hpsv2.1", "celeba-hq"):
+        assert f"asset {name} is missing" in run.stdout
+    assert not (tree / "results" / "released" / "prompts").exists()
+
+
 @pytest.mark.parametrize("name", ["paper-text", "released-v2"])
 def test_other_presets_of_the_papers_study_are_one_key_away(tree: Path, name: str) -> None:
     arguments = ("--configfile", "config/paper.yaml", "--config", f"preset={name}")
@@ -216,7 +300,8 @@ def test_figure_4_is_timed_only_when_asked_and_appendix_d_only_where_configured(
 
 
 def test_style() -> None:
-    for command in (["snakefmt", "--check", "Snakefile", "workflow"], ["snakemake", "--lint"]):
+    published = ["snakemake", "--lint", "--configfile", "config/released.yaml"]
+    for command in (["snakefmt", "--check", "Snakefile", "workflow"], ["snakemake", "--lint"], published):
         run = subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], cwd=ROOT, capture_output=True)
         assert run.returncode == 0, run.stdout.decode() + run.stderr.decode()
 
@@ -233,7 +318,7 @@ def rule_texts() -> dict[str, str]:
 
 def test_every_rule_says_what_it_did_and_how_long_it_took() -> None:
     texts = rule_texts()
-    assert set(texts) - SWEEP == set(chapters()) == set(JOBS) - {"all"} | SHARDS | ASKED
+    assert set(texts) - SWEEP == set(chapters()) == set(JOBS | RELEASED) - {"all"} | SHARDS | ASKED
     for rule, text in texts.items():
         folder = "results/{study}/sweep" if rule in SWEEP else "results/{study}"
         # The folder is the rule's name, since summary.json and workflow/done.py count time by it.
@@ -256,6 +341,7 @@ def test_a_changed_comment_never_costs_a_training() -> None:
         "preference",
         "win_rates",
     }
+    cheap |= {"protocol_scores", "fd_dinov2", "cmmd", "preferred", "power_spectrum", "robustness_of_parts"}
     cheap |= {"robustness_scores", "carbon_account", "table", "figure", "summary", "report"}
     assert {rule for rule, text in rule_texts().items() if "code(" in text} == cheap
 
@@ -461,6 +547,38 @@ def test_killed_at_any_point_it_completes_with_the_same_numbers(whole: Path, tmp
     assert measurements(tree) == measurements(whole)
     again = call("workflow.run", "--configfile", "tests/tiny.yaml", cwd=tree)
     assert "Nothing to be done" in again.stdout, again.stdout
+
+
+@pytest.mark.dag
+def test_whole_study_of_published_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rules and programs as for the whole of it, on a few pictures, with Inception at random."""
+    pytest.importorskip("evaluation.generators.own", reason="nothing reads a model's own pictures yet")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "unit")
+    import random_inception
+
+    tree = copy_tree(tmp_path / "tree")
+    tiny_released.accept_stand_ins(tree)
+    tiny_released.make(tree / "tiny-data")
+    random_inception.write(tree)
+    monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tree))
+    files = ("--configfile", "tiny-data/config.yaml")
+    run = call("snakemake", "--cores", "2", *files, cwd=tree)
+    assert run.returncode == 0, run.stdout[-20000:]
+    study = tree / "results" / "tiny-released"
+    summary = json.loads((study / "summary.json").read_text())
+    fids = {model: scores["fid"]["value"] for model, scores in summary["scores"]["coco-30k"].items()}
+    assert set(fids) == {"mine", "sharp", "noisy"} and fids["noisy"] > fids["sharp"] > 0
+    assert summary["scores"]["coco-30k"]["mine"]["fid"]["protocol"] == "coco30k-clean"
+    assert {tool["preprocessing"] for tool in summary["crosscheck"]["tools"].values()} >= {"tf1-299", "pil-float-299"}
+    shares = {name: of["high_share"]["value"] for name, of in summary["power_spectrum"]["coco-30k"].items()}
+    assert shares["noisy"] > shares["mine"] > shares["sharp"]
+    changed = summary["robustness"]
+    assert all(changed[name]["jpeg-50"]["value"] > changed[name]["contrast-up"]["value"] for name in changed)
+    assert (study / "report.html").stat().st_size > 10_000
+    for number in (1, 2, 3):
+        assert (study / f"tables/table{number}.csv").stat().st_size > 0
+    assert "Nothing to be done" in call("snakemake", "--cores", "2", *files, cwd=tree).stdout
+    assert dry_run(tree, *files, "--config", "seed=1") != {}
 
 
 @pytest.mark.dag

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import yaml
 
+from workflow import published
 from workflow.pins import pins
 from workflow.settings import problems
+from wuerstchen.assets import locate
 from wuerstchen.files import write_json
 
 WEIGHTS = (
@@ -62,6 +64,10 @@ def damaged_package(name: str) -> list[str]:
 
 def missing_data(data: dict) -> list[str]:
     """What is wrong with the data that a config names, pictures themselves unread."""
+    if data["source"] == published.SOURCE:
+        return [problem for name in data["assets"] for problem in missing_asset(name)] + [
+            f"{path}: no such file or folder" for path in data["paths"] if not Path(path).exists()
+        ]
     if data["source"] == "emoji":
         return [problem for name in PICTURES for problem in damaged_package(name)]
     from wuerstchen.folder import read_captions
@@ -76,11 +82,20 @@ def missing_data(data: dict) -> list[str]:
     return found
 
 
-def missing_disk(folder: Path) -> list[str]:
+def missing_asset(name: str) -> list[str]:
+    """What is wrong with a file of others, its digest uncompared, with what identifies it and where it belongs."""
+    try:
+        locate(name)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def missing_disk(folder: Path, gigabytes: int) -> list[str]:
     """Whether there is room for the results."""
     free = shutil.disk_usage(folder).free / 1e9
-    if free < GIGABYTES:
-        return [f"disk space: {free:.1f} GB are free in {folder.resolve()}, about {GIGABYTES} GB are needed"]
+    if free < gigabytes:
+        return [f"disk space: {free:.1f} GB are free in {folder.resolve()}, about {gigabytes} GB are needed"]
     return []
 
 
@@ -94,8 +109,10 @@ def missing_compiler() -> list[str]:
 def check(data: dict, folder: Path) -> tuple[list[str], list[str]]:
     """All that is missing for a study of these data (the config's `data`), and all that is only worth a warning."""
     absent, warnings = missing_packages(pins())
+    if data["source"] == published.SOURCE:
+        return absent + missing_data(data) + missing_disk(folder, GIGABYTES + data["gigabytes"]), warnings
     missing = absent + [problem for name in WEIGHTS for problem in damaged_package(name)]
-    missing += missing_data(data) + missing_disk(folder)
+    missing += missing_data(data) + missing_disk(folder, GIGABYTES)
     return missing, warnings + missing_compiler()
 
 
@@ -104,6 +121,8 @@ def read_data(configfile: Path) -> dict:
     config = yaml.safe_load(configfile.read_text(encoding="utf-8"))
     if wrong := problems(config):
         raise SystemExit("\n".join([f"{configfile} is not valid:", *wrong]))
+    if published.is_published(config):
+        return published.needs(config)
     data = config["data"]
     return data | {"shards": [data[key] for key in ("shards", "aesthetic_shards") if key in data]}
 
@@ -112,12 +131,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="List everything at once that a study needs and that is not here.")
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--configfile", type=Path)
-    given.add_argument("--source", choices=("emoji", "folder"))
+    given.add_argument("--source", choices=("emoji", "folder", published.SOURCE))
     parser.add_argument("--captions", help="jsonl of image and caption (source folder)")
     parser.add_argument("--shards", nargs="+", default=[], help="tar shards to train on, such as 's/{000..099}.tar'")
+    parser.add_argument("--assets", nargs="*", default=[], metavar="NAME", help="files of others (source published)")
+    parser.add_argument("--paths", nargs="*", default=[], help="the user's own files and folders (source published)")
+    parser.add_argument("--gigabytes", type=int, default=0, help="that pictures will take (source published)")
     parser.add_argument("--out", type=Path, help="a JSON file that says all is here")
     arguments = parser.parse_args(argv)
-    data = {"source": arguments.source, "captions": arguments.captions, "shards": arguments.shards}
+    data = {key: getattr(arguments, key) for key in ("source", "captions", "shards", "assets", "paths", "gigabytes")}
     missing, warnings = check(read_data(arguments.configfile) if arguments.configfile else data, Path())
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -8,14 +8,21 @@ import yaml
 
 from wuerstchen.files import read_json
 
+FILES = ("data", "train", "shards", "sample", "pictures", "score", "measures", "curve", "robustness", "parts")
+FILES += ("speed", "paper_size", "carbon", "report")
 RULES = Path(__file__).parent / "rules"
-PARTS = {"shards": "train", "curve": "score"}  # files that not every study includes, and the chapters they are part of
+PARTS = {"shards": "train", "curve": "score", "paper_size": "speed"}
+PARTS |= {
+    "published": "sample",
+    "measures": "score",
+    "parts": "robustness",
+}  # files that not every study includes, and the chapters they are part of
 
 
 def chapters() -> dict[str, str]:
     """The chapter (file of workflow/rules/) of each rule, in the order in which they are written."""
     found = {}
-    for name in ("data", "train", "shards", "sample", "score", "curve", "robustness", "speed", "carbon", "report"):
+    for name in FILES:
         text = (RULES / f"{name}.smk").read_text(encoding="utf-8")
         for rule, derived in re.findall(r"^(?:use )?rule (\w+)(?: as (\w+))?", text, re.MULTILINE):
             found[derived or rule] = PARTS.get(name, name)

@@ -18,10 +18,12 @@ from pathlib import Path
 import jsonschema
 import yaml
 
+from workflow import published
 from wuerstchen.files import write_text
 from wuerstchen.presets import NAMES, DiffusionRecipe, StageARecipe, preset, settable
 
 SCHEMA = Path(__file__).parent.parent / "config" / "schema.yaml"
+PUBLISHED = SCHEMA.with_name("schema-published.yaml")
 TYPES = {
     "integer": "a whole number",
     "number": "a number",
@@ -51,6 +53,25 @@ def schema() -> dict:
     return whole
 
 
+def published_schema() -> dict:
+    """The JSON Schema of a config of published models. A key without a value is the other schema's."""
+    whole, common = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8")), schema()
+
+    def fill(node: dict, like: dict) -> None:
+        for name, value in node["properties"].items():
+            if value is None:
+                node["properties"][name] = like["properties"][name]
+
+    fill(whole, common)
+    fill(whole["properties"]["robustness"], common["properties"]["robustness"])
+    return whole
+
+
+def schema_of(config: dict) -> dict:
+    """The JSON Schema that fits a config's kind of study."""
+    return published_schema() if published.is_published(config) else schema()
+
+
 def recipe_schema(stage: str) -> dict[str, dict]:
     """The schema of each field of a stage's training recipe. A baseline's steps follow from its budget."""
     found = {}
@@ -77,14 +98,18 @@ def values_of(value: dict) -> dict:
 
 def problems(config: dict) -> list[str]:
     """All that is wrong with a config, one line each; an empty list for a valid one."""
-    validator = jsonschema.Draft202012Validator(schema())
+    whole = schema_of(config)
+    validator = jsonschema.Draft202012Validator(whole)
     errors = sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.absolute_path)))
-    lines = [line for error in errors for line in explain(error)]
-    return lines or contradictions(config)
+    lines = [line for error in errors for line in explain(error, whole)]
+    if lines:
+        return lines
+    own = published.contradictions if published.is_published(config) else contradictions
+    return own(config) + too_many_shards(config)
 
 
-def explain(error: jsonschema.ValidationError) -> list[str]:
-    """A schema error in the words of this project."""
+def explain(error: jsonschema.ValidationError, whole: dict) -> list[str]:
+    """A schema error in the words of this project; `whole` is the schema."""
     name = key_name(error.absolute_path)
     about = error.schema.get("description", "").rstrip(".")
     match error.validator:
@@ -101,7 +126,7 @@ def explain(error: jsonschema.ValidationError) -> list[str]:
             missing = [key for key in error.validator_value if key not in error.instance]
             # jsonschema reports each missing key apart; the message starts with the key.
             key = next(key for key in missing if error.message.startswith(repr(key)))
-            what = description([*error.absolute_path, key])
+            what = description([*error.absolute_path, key], whole)
             return [f"{name + '.' if name else ''}{key}: missing; it gives: {what}."]
         case "enum":
             allowed = [str(value) for value in error.validator_value]
@@ -115,6 +140,8 @@ def explain(error: jsonschema.ValidationError) -> list[str]:
             return [f"{name}: {show(error.instance)} should be at least {error.validator_value} ({about})."]
         case "maximum":
             return [f"{name}: {show(error.instance)} should be at most {error.validator_value} ({about})."]
+        case "minProperties":
+            return [f"{name}: {show(error.instance)} should have at least {error.validator_value} entries ({about})."]
         case "minItems":
             return [f"{name}: {show(error.instance)} should have at least {error.validator_value} entries ({about})."]
         case "maxItems":
@@ -128,11 +155,15 @@ def explain(error: jsonschema.ValidationError) -> list[str]:
     return [f"{name}: {error.message} ({about})."]
 
 
-def description(path: list) -> str:
-    """What the schema says about a key."""
-    node = schema()
+def description(path: list, whole: dict) -> str:
+    """What a schema says about a key."""
+    node = whole
     for part in path:
-        node = node["properties"][part] if isinstance(part, str) else node["items"]
+        if isinstance(part, int):
+            node = node["items"]
+        else:
+            node = node.get("then", node)  # of an entry that may be a text too
+            node = node.get("properties", {}).get(part) or node["additionalProperties"]
     return node.get("description", "").rstrip(".")
 
 
@@ -173,15 +204,20 @@ def contradictions(config: dict) -> list[str]:
         for name in sweep.get(part, {})
         if name not in ("b", "c", *models)
     ]
+    return lines
+
+
+def too_many_shards(config: dict) -> list[str]:
+    """Whether a prompt set is too small to have a part in every shard."""
     counts = {name: prompts["count"] for name, prompts in config["prompts"].items()}
     fewest = min(counts, key=counts.get)
-    if shard_count(config) > counts[fewest]:
-        lines.append(
-            f"shard_size: {config['shard_size']} cuts the {sum(counts.values())} prompts into {shard_count(config)} "
-            f"shards, each with a part of every set, but prompts.{fewest}.count is {counts[fewest]}; shard_size should "
-            f"be at least {math.ceil(sum(counts.values()) / counts[fewest])}."
-        )
-    return lines
+    if shard_count(config) <= counts[fewest]:
+        return []
+    return [
+        f"shard_size: {config['shard_size']} cuts the {sum(counts.values())} prompts into {shard_count(config)} "
+        f"shards, each with a part of every set, but prompts.{fewest}.count is {counts[fewest]}; shard_size should "
+        f"be at least {math.ceil(sum(counts.values()) / counts[fewest])}."
+    ]
 
 
 def trained_on_shards(config: dict) -> list[str]:

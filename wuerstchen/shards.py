@@ -84,6 +84,12 @@ def read_shard(path: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     return info, pngs
 
 
+def read_picture(path: str | Path, name: str) -> bytes:
+    """The PNG bytes of one of a shard's ids. Raises ValueError naming the file when it cannot be read."""
+    with _opened(Path(path)) as archive:
+        return archive.read(f"{name}.png")
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     if not path.is_file():

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workflow import check
+from workflow import check, published
+from workflow.settings import SCHEMA
 
 
 def test_all_is_here(config: dict, tmp_path: Path) -> None:
@@ -70,3 +71,21 @@ def test_damaged_package_is_named(tmp_path: Path, monkeypatch) -> None:
 
 def test_absent_package_is_left_to_the_pins() -> None:
     assert check.damaged_package("no-such-package") == []
+
+
+def test_published_models_lack_files_all_of_which_are_named(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path / "nothing"))
+    for name in ("HF_HUB_CACHE", "TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "nothing"))
+    config = yaml.safe_load((SCHEMA.parent / "released.yaml").read_text(encoding="utf-8"))
+    config["models"].append({"id": "mine", "folder": str(tmp_path / "my pictures")})
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit) as stopped:
+        check.main(["--configfile", str(tmp_path / "config.yaml")])
+    said = str(stopped.value)
+    assert "my pictures: no such file or folder" in said
+    assert "asset coco/val2014 is missing (6,645,013,297 bytes, sha256 fe9be816052049c34717e077d9e34aa6" in said
+    assert "python -m wuerstchen.assets fetch coco/val2014" in said
+    assert f"put it at {tmp_path / 'nothing' / 'celeba-hq'}" in said
+    for name in published.assets(config):
+        assert f"asset {name!r} is not known" in said or f"asset {name} is missing" in said, name

@@ -1,13 +1,15 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation import extractors, features
+from evaluation import extractors, features, protocols
 from evaluation.features import FeatureSet, extract, in_chunks, main, read_features, write_features
 from evaluation.images import images_sha256, write_shard
-from evaluation.picture_files import entries
+from evaluation.picture_files import entries, source_of
 from wuerstchen.files import write_jsonl
 
 
@@ -241,3 +243,35 @@ def test_only_the_pictures_that_prompts_name(tmp_path, means):
     main(["--of", str(tmp_path / "all.npz"), str(path), "--extractor", "means"])
     assert loaded.ids == ["one", "two"]
     assert np.array_equal(loaded.features, read_features(tmp_path / "all.npz").of(["c", "a"]))
+
+
+def test_a_protocol_says_extractor_preparation_and_reference(tmp_path, means, monkeypatch):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a", "b"):
+        pixels = np.random.default_rng(ord(name)).integers(0, 256, (150, 200, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    row = {"prompt": "a thing", "category": None, "challenge": None, "source_id": None}
+    write_jsonl(tmp_path / "p.jsonl", [row | {"id": "one", "image": "b.png"}])
+    ids = {}
+    for reference in ("all", "matched"):
+        mine = replace(protocols.CLEAN, id=reference, reference=reference, size=128, extractor="means")
+        object.__setattr__(mine, "preprocessing", "none-128")  # one of the test's extractor
+        monkeypatch.setitem(protocols.PROTOCOLS, reference, mine)
+        out = tmp_path / f"{reference}.npz"
+        main(["--of", str(out), str(folder), "--matching", str(tmp_path / "p.jsonl"), "--protocol", reference])
+        loaded = read_features(out)
+        assert loaded.key["preprocessing"] == "centre-square-lanczos-128/none-128" == mine.features_preprocessing
+        ids[reference] = loaded.ids
+    assert ids == {"all": ["a", "b"], "matched": ["one"]}
+    with pytest.raises(SystemExit, match="unknown protocol 'clean'"):
+        main(["--of", str(out), str(folder), "--protocol", "clean"])
+
+
+def test_a_source_may_be_an_asset(tmp_path, monkeypatch):
+    monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path))
+    assert source_of("photos") == Path("photos")
+    with pytest.raises(ValueError, match="asset celeba-hq is missing: "):
+        source_of("celeba-hq")
+    (tmp_path / "celeba-hq").mkdir()
+    assert source_of("celeba-hq") == tmp_path / "celeba-hq"

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import numpy as np
@@ -9,8 +10,8 @@ from evaluation import frechet
 from evaluation.features import FeatureSet, write_features
 from evaluation.kid import kid_of_subsets, mmd2
 from evaluation.precision_recall import precision_recall_density_coverage
-from evaluation.protocol_scores import fid, kid_score, main
-from evaluation.protocols import CLEAN, comparable, require_comparable
+from evaluation.protocol_scores import PRDC, fid, kid_score, main
+from evaluation.protocols import CLEAN, comparable, find, require_comparable
 from evaluation.statistics import of_features, write
 
 CONTRACT = {
@@ -20,7 +21,7 @@ CONTRACT = {
 CAPTIONS = "c" * 64
 
 
-def a_set(n=60, d=16, shift=0.0, seed=0, images="1", preprocessing="pil-float-299", prefix="coco"):
+def a_set(n=60, d=16, shift=0.0, seed=0, images="1", preprocessing=CLEAN.features_preprocessing, prefix="coco"):
     random = np.random.default_rng(seed)
     key = {
         "images_sha256": images * 64,
@@ -54,7 +55,7 @@ def test_all_metrics_follow_the_contract(tmp_path):
     images, reference = a_set(shift=0.4), a_set(n=90, seed=1, images="2", prefix="val")
     outputs = [tmp_path / f"{name}.json" for name in ("fid", "kid", "is")]
     flags = [f"--{path.stem}={path}" for path in outputs]
-    run(tmp_path, reference, *flags, f"--prdc={tmp_path}")
+    run(tmp_path, reference, *flags, "--prdc", *(str(tmp_path / f"{name}.json") for name in PRDC))
     outputs += [tmp_path / f"{name}.json" for name in ("precision", "recall", "density", "coverage")]
     records = {path.stem: read(path) for path in outputs}
     for name, record in records.items():
@@ -105,9 +106,11 @@ def test_few_pictures_are_said_to_be_few():
 
 def test_what_is_not_of_the_protocol_is_refused(tmp_path):
     out = ["--fid", str(tmp_path / "fid.json")]
-    with pytest.raises(SystemExit, match="coco30k-torch-fidelity has preprocessing tf1-299, but the features"):
+    with pytest.raises(
+        SystemExit, match="coco30k-torch-fidelity has preprocessing centre-square-bicubic-256/tf1-299, but the features"
+    ):
         run(tmp_path, a_set(), *out, protocol="coco30k-torch-fidelity")
-    tf1 = a_set(n=90, images="2", preprocessing="tf1-299")
+    tf1 = a_set(n=90, images="2", preprocessing="centre-square-bicubic-256/tf1-299")
     with pytest.raises(SystemExit, match="compute both with the same"):
         run(tmp_path, tf1, *out)
     declared = of_features(a_set(n=90), CLEAN)
@@ -117,15 +120,29 @@ def test_what_is_not_of_the_protocol_is_refused(tmp_path):
     assert not (tmp_path / "fid.json").exists()
     with pytest.raises(SystemExit):
         run(tmp_path, None, *out)
+    with pytest.raises(SystemExit, match="but the features are of pil-float-299"):  # neither cropped nor reduced
+        bare = a_set(n=90, preprocessing="pil-float-299")
+        run(tmp_path, bare, *out, images=bare)
+
+
+def test_the_caption_list_counts_by_its_content(tmp_path):
+    (tmp_path / "c.jsonl").write_text("one\n")
+    write_features(tmp_path / "f.npz", a_set())
+    flags = ["--features", str(tmp_path / "f.npz"), "--model", "m", "--prompts", "p", "--seed", "0"]
+    out = ["--is", str(tmp_path / "is.json"), "--captions", str(tmp_path / "c.jsonl")]
+    main(["--protocol", "coco30k-clean", *flags, *out])
+    digest = hashlib.sha256(b"one\n").hexdigest()
+    assert read(tmp_path / "is.json")["protocol_choices"]["captions_sha256"] == digest
 
 
 def test_scores_of_two_protocols_are_not_ranked(tmp_path):
     run(tmp_path, a_set(n=90, images="2", prefix="val"), "--fid", str(tmp_path / "a.json"))
+    other = find("coco30k-pytorch-fid")
     run(
         tmp_path,
-        a_set(n=90, images="2", prefix="val", preprocessing="torch-299"),
+        a_set(n=90, images="2", prefix="val", preprocessing=other.features_preprocessing),
         "--fid", str(tmp_path / "b.json"),
-        protocol="coco30k-pytorch-fid", model="sd-1.4", images=a_set(preprocessing="torch-299"),
+        protocol=other.id, model="sd-1.4", images=a_set(preprocessing=other.features_preprocessing),
     )  # fmt: skip
     with pytest.raises(
         ValueError, match="of wuerstchen and sd-1.4 cannot be ranked together: protocol 'coco30k-clean'"

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
-from evaluation.protocols import CLEAN, DEFAULT, PROTOCOLS, comparable, find, prepared, require_comparable
+from evaluation.protocols import CLEAN, DEFAULT, PROTOCOLS, comparable, find, preparation, prepared, require_comparable
 
 
 def picture(height, width):
@@ -66,6 +66,22 @@ def test_without_rounding_a_picture_stays_in_floats():
     exact = prepared(grey, replace(CLEAN, quantise=False))
     assert np.abs(exact - prepared(grey, CLEAN)).max() <= 1.5
     assert not torch.equal(torch.tensor(exact), torch.tensor(exact).round())
+
+
+def test_a_preparation_has_the_name_of_its_crop_and_filter():
+    noise = picture(300, 400)
+    for protocol in (*PROTOCOLS.values(), replace(CLEAN, quantise=False), replace(CLEAN, filter="none")):
+        made = preparation(protocol.preparation)
+        assert made.name == protocol.preparation and np.array_equal(made.apply(noise), prepared(noise, protocol))
+        assert protocol.features_preprocessing == f"{made.name}/{protocol.preprocessing}"
+    assert CLEAN.preparation == "centre-square-lanczos-256"
+    squeezed = preparation("none-bicubic-224").apply(noise)
+    assert np.array_equal(squeezed, np.asarray(Image.fromarray(noise).resize((224, 224), Image.Resampling.BICUBIC)))
+    bare = replace(CLEAN, crop="none", filter="none")
+    assert preparation(bare.preparation) is None and bare.features_preprocessing == bare.preprocessing
+    for wrong in ("centre", "none-nearest-9", "none-bicubic", "none-bicubic-0", "centre-square-lanczos-256-"):
+        with pytest.raises(ValueError, match=f"preparation '{wrong}' is not known; it is one of centre-square, none"):
+            preparation(wrong)
 
 
 def test_scores_of_different_protocols_are_not_ranked():

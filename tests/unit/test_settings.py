@@ -14,6 +14,7 @@ from workflow.settings import (
     check_flags,
     main,
     problems,
+    published_schema,
     schema,
     set_job_environment,
     shard_count,
@@ -88,7 +89,7 @@ def test_the_study_itself_is_valid(config: dict) -> None:
         ("robustness.manipulations", ["palette", "palette"], "should name nothing twice"),
         ("robustness.manipulations", [], "robustness.manipulations: [] should have at least 1 entries"),
         ("data", {"source": "folder"}, "data.captions: missing; it gives: For folder"),
-        ("data", {"source": "web"}, 'data.source: "web" is not known. Allowed: emoji, folder, webdataset.'),
+        ("data", {"source": "web"}, 'data.source: "web" is not known. Allowed: emoji, folder, webdataset, published.'),
         ("data", {"source": "webdataset", "captions": "c"}, "data.shards: missing; it gives: For webdataset, the tar"),
         ("data", {"source": "webdataset", "captions": "c"}, "data.aesthetic_shards: missing; it gives: For webdatase"),
         ("curve", ..., "curve: missing; only a study of data.source webdataset has none."),
@@ -216,13 +217,17 @@ def test_the_schema_describes_every_key_and_allows_no_other() -> None:
     def walk(node: dict, name: str) -> None:
         assert node.get("description"), f"{name} has no description"
         if node.get("type") == "object":
-            assert node.get("additionalProperties") is False, f"{name} allows unknown keys"
-            for key, child in node["properties"].items():
+            others = node.get("additionalProperties")
+            assert others is False or isinstance(others, dict), f"{name} allows unknown keys"
+            for key, child in [*node.get("properties", {}).items(), *([("NAME", others)] if others else [])]:
                 walk(child, f"{name}.{key}")
+        for child in [node[key] for key in ("then", "else") if key in node]:
+            walk(child, name)
         for child in [*node.get("prefixItems", []), *([node["items"]] if "items" in node else [])]:
             walk(child, f"{name}[]")
 
     walk(schema(), "config")
+    walk(published_schema(), "config")
 
 
 def test_config_written_beside_the_results_is_the_config(config: dict, tmp_path) -> None:
@@ -261,7 +266,7 @@ def test_state_of_a_folder_changes_with_captions_and_pictures(tmp_path) -> None:
 
 def test_the_readme_names_every_key() -> None:
     text = (SCHEMA.parent / "README.md").read_text(encoding="utf-8")
-    for key in schema()["properties"]:
+    for key in schema()["properties"] | published_schema()["properties"]:
         assert f"\n| `{key}` |" in text, key
 
 

@@ -17,7 +17,7 @@ def narrow(monkeypatch):
     monkeypatch.setattr(statistics, "WIDTHS", {"inception": 12})
 
 
-def a_set(n=60, seed=0, preprocessing="pil-float-299", name="inception"):
+def a_set(n=60, seed=0, preprocessing=CLEAN.features_preprocessing, name="inception"):
     key = {
         "images_sha256": "1" * 64,
         "extractor": {"name": name, "sha256": "9" * 64},
@@ -76,7 +76,7 @@ def test_import_carries_who_declared_what(tmp_path):
 
 
 def test_features_of_another_protocol_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="has preprocessing tf1-299, but the features are of pil-float-299"):
+    with pytest.raises(ValueError, match="has preprocessing centre-square-bicubic-256/tf1-299, but the features"):
         of_features(a_set(), find("coco30k-torch-fidelity"))
     with pytest.raises(ValueError, match="has extractor inception, but the features are of inception-bf16"):
         of_features(a_set(name="inception-bf16"), CLEAN)

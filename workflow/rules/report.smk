@@ -65,7 +65,6 @@ rule summary:
     input:
         summary_inputs(),
         config="results/{study}/config.yaml",
-        split="results/{study}/data/split.json",
         code=code("summary"),
     output:
         "results/{study}/summary.json",

@@ -1,0 +1,154 @@
+"""Table 2 of a study of published models: its own metrics, each FID under its protocol, and other packages' values."""
+
+from typing import Any
+
+from evaluation import published
+from evaluation.columns import score_fields
+from evaluation.printing import (
+    INTERVAL,
+    NOT_APPLICABLE,
+    Block,
+    Column,
+    Record,
+    Table,
+    all_records,
+    count,
+    shown,
+    significant,
+    text,
+    with_interval,
+)
+from evaluation.results import UNDER_PROTOCOL, NotRun, Study, model_name
+from evaluation.tables import QUOTED_COLUMNS, QUOTED_FIELDS, QUOTED_NOTE, quoted_row, sampling_steps
+
+LOWER = ("fid", "kid", "fd-dinov2", "cmmd")  # is better
+CHECKED = ("fid", "kid", "is")
+
+
+def table2(study: Study) -> Table:
+    """What was measured of each model on each prompt set, in blocks of what may be compared; then the paper's rows.
+
+    Raises ValueError where FIDs of one block are of different protocols, references or numbers of pictures.
+    """
+    blocks = [block for prompts in study.prompt_sets for block in _blocks(study, prompts)]
+    records = all_records(blocks)
+    keys = tuple(f"{_key(metric)}{end}" for metric in study.scores for end in INTERVAL)
+    quoted = [quoted_row(row) for row in published.rows("table2")]
+    blocks += _crosscheck(study)
+    blocks.append(Block("Quoted: the paper's rows as printed", QUOTED_COLUMNS, quoted))
+    fields = ("block", "prompts", "protocol", "model", "sampling_steps", "n", *keys, "parameters", *QUOTED_FIELDS)
+    everything = [dict.fromkeys(fields, NOT_APPLICABLE) | record for record in (*records, *quoted)]
+    better = ", ".join(title for metric, title in study.scores.items() if metric in LOWER)
+    notes = [
+        *([f"Lower is better for {better}; higher for the others."] if better else []),
+        "FID, KID, IS, precision, recall, density and coverage are under the protocol that the block names: caption "
+        "list, reference, crop, filter and resize. Values of different protocols are never ranked together, nor are "
+        "they with the quoted rows: the paper names no protocol.",
+        *_truncated(study),
+        QUOTED_NOTE,
+    ]
+    return Table("table2", "Table 2: quality of the pictures", fields, everything, blocks, notes)
+
+
+def _key(metric: str) -> str:
+    return metric.replace("-", "_").replace(".", "_")
+
+
+def _blocks(study: Study, prompts: str) -> list[Block]:
+    """A prompt set's scores under its protocol, then its others; a set without protocol has no first block."""
+    protocol = study.config["prompts"][prompts].get("protocol")
+    pictured = "reference" in study.config["prompts"][prompts]
+    under = [metric for metric in study.scores if metric in UNDER_PROTOCOL]
+    others = [metric for metric in study.scores if metric not in UNDER_PROTOCOL]
+    if not pictured:
+        others = [metric for metric in others if metric not in LOWER]
+    found = []
+    if protocol and under:
+        found.append(_block(study, prompts, f"{prompts}, protocol {protocol}", under, protocol))
+    if others:
+        found.append(_block(study, prompts, f"{prompts}, other measures", others, NOT_APPLICABLE))
+    return found
+
+
+def _block(study: Study, prompts: str, title: str, metrics: list[str], protocol: str) -> Block:
+    scores = {metric: {model: study.score(metric, model, prompts) for model in study.models} for metric in metrics}
+    for by_model in scores.values():
+        _require_comparable([score for score in by_model.values() if not isinstance(score, NotRun)])
+    columns = (
+        Column("Model", text("model"), right=False),
+        Column("Sampling steps", text("sampling_steps")),
+        Column("Pictures", shown(count, "n")),
+        *(Column(study.scores[metric], with_interval(significant, _key(metric))) for metric in metrics),
+    )
+    records = []
+    for model in study.models:
+        record: Record = {"block": "measured", "prompts": prompts, "protocol": protocol, "model": model_name(model)}
+        record["sampling_steps"] = _steps(study, model)
+        sizes = [NotRun("no score") if isinstance(s, NotRun) else s["n"] for s in (by[model] for by in scores.values())]
+        record["n"] = next((size for size in sizes if not isinstance(size, NotRun)), scores[metrics[0]][model])
+        for metric, by_model in scores.items():
+            record |= score_fields(_key(metric), by_model[model])
+        records.append(record)
+    return Block(title, columns, records)
+
+
+def _require_comparable(scores: list[dict[str, Any]]) -> None:
+    from evaluation.protocols import require_comparable  # torch: seconds
+
+    require_comparable(scores)
+
+
+def _steps(study: Study, model: str) -> str | int:
+    """Sampling steps by the config; where it gives none, the model draws by its own default."""
+    settings = study.config["sampling"].get(model, {})
+    return sampling_steps(settings) if {"steps", "steps_c"} & set(settings) else "its own"
+
+
+def _crosscheck(study: Study) -> list[Block]:
+    """What other packages make of the first model's shards, beside ours under the same resize."""
+    if "crosscheck" not in study.config["metrics"]:
+        return []
+    found = study.read("crosscheck.json")
+    if isinstance(found, NotRun):
+        rows: list[Record] = [dict.fromkeys(("tool", "resize", "metric", "theirs", "ours", "difference"), found)]
+        return [Block("Other packages on the same pictures", CROSSCHECK_COLUMNS, rows)]
+    rows = []
+    for tool, record in found["tools"].items():
+        for metric in CHECKED if record["values"] is None else [name for name in CHECKED if name in record["values"]]:
+            absent = NotRun(record.get("error", ""))
+            values = record["values"]
+            rows.append(
+                {
+                    "tool": tool,
+                    "resize": record["preprocessing"],
+                    "metric": metric.upper(),
+                    "theirs": absent if values is None else values[metric],
+                    "ours": found["ours"][record["preprocessing"]][metric],
+                    "difference": absent if values is None else record["relative_difference"][metric],
+                }
+            )
+            if values is None:
+                break
+    title = f"Other packages on the same {count(found['n'])} pictures of {model_name(study.model)}"
+    return [Block(f"{title} and {count(found['reference_n'])} real ones", CROSSCHECK_COLUMNS, rows)]
+
+
+CROSSCHECK_COLUMNS = (
+    Column("Package", text("tool"), right=False),
+    Column("Resize", text("resize"), right=False),
+    Column("Score", text("metric"), right=False),
+    Column("Its value", shown(lambda value: f"{value:.6g}", "theirs")),
+    Column("Ours", shown(lambda value: f"{value:.6g}", "ours")),
+    Column("Relative difference", shown(lambda value: f"{value:.1e}", "difference")),
+)
+
+
+def _truncated(study: Study) -> list[str]:
+    """How many prompts are longer than a CLIP text encoder reads."""
+    said = []
+    for prompts in study.prompt_sets:
+        record = study.read(f"prompts/{prompts}.json")
+        if not isinstance(record, NotRun):
+            tokens = record["tokens"]
+            said.append(f"{tokens['truncated']} of {record['n']} of {prompts}")
+    return [f"Prompts longer than the 77 tokens that CLIP reads: {', '.join(said)}."] if said else []

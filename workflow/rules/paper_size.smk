@@ -1,0 +1,20 @@
+# The paper's models at their own size, on a GPU; only when asked for. The file is no output: a run that was cut off goes
+# on from it, and Snakemake would delete it.
+rule paper_size_times:
+    output:
+        touch("results/{study}/speed/figure4.done"),
+    log:
+        "results/{study}/logs/speed/figure4.log",
+    benchmark:
+        "results/{study}/benchmarks/paper_size_times/figure4.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 4
+    resources:
+        mem="24GB",
+        runtime="4h",
+        gpu=1,
+    params:
+        out=lambda wildcards: config.get("speed", {}).get("figure4", f"results/{wildcards.study}/speed/figure4.json"),
+    shell:
+        "python -m evaluation.speed --figure4 --out {params.out} > {log} 2>&1"
