@@ -4,7 +4,6 @@ import inspect
 import json
 import os
 import shutil
-from dataclasses import replace
 
 import diffusers
 import numpy as np
@@ -19,7 +18,6 @@ from evaluation import sample
 from evaluation.generators import hub, make
 from evaluation.images import iter_images
 from wuerstchen import assets
-from wuerstchen.assets_table import Snapshot
 from wuerstchen.files import write_jsonl
 from wuerstchen.seeds import generator
 from wuerstchen.shards import read_info
@@ -240,25 +238,34 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch, small):
         make("my-sd", small, {"guidance_c": 1.0})
 
 
-def test_a_published_pipeline_is_fetched_whole_and_found(small, tmp_path, monkeypatch):
-    """The one in small, under the names and the revision of the real one, from a hub on loopback."""
-    server = HubServer()
-    asset = assets.ASSETS["sd-1.4"]
-    # the table's tokenizer files are those of the transformers of then
-    there = tuple(sorted(str(path.relative_to(small)) for path in small.rglob("*") if path.is_file()))
-    needed = {path for path in asset.source.paths if not path.startswith("tokenizer/")}
-    assert needed <= set(there)
-    monkeypatch.setitem(
-        assets.ASSETS, "sd-1.4", replace(asset, source=Snapshot(asset.source.repo, asset.source.revision, there))
-    )
-    for path in there:
-        name = f"{asset.source.repo}/resolve/{asset.source.revision}/{path}"
-        server.files[name] = (small / path).read_bytes()
+def as_then(folder) -> None:
+    """Write a tokenizer as the transformers of 2022 did, and as the published pipelines have it."""
+    mark = {"__type": "AddedToken", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+    start, end = mark | {"content": "<|startoftext|>"}, mark | {"content": "<|endoftext|>"}
+    theirs = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    shutil.rmtree(folder)
+    folder.mkdir()
+    merges = ["#version: 0.2", *(pair if isinstance(pair, str) else " ".join(pair) for pair in theirs["merges"])]
+    (folder / "merges.txt").write_text("\n".join(merges) + "\n", encoding="utf-8")
+    (folder / "vocab.json").write_text(json.dumps(theirs["vocab"]), encoding="utf-8")
+    config = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": "<|endoftext|>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(config | dict.fromkeys(["unk_token"], "<|endoftext|>")))
+    more = {"add_prefix_space": False, "do_lower_case": True, "errors": "replace", "model_max_length": 77}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | more | {"tokenizer_class": "CLIPTokenizer"}))
+
+
+def test_a_published_pipeline_is_fetched_whole_and_found(small, one, tmp_path, monkeypatch):
+    """The one in small, as the files that the table lists, from a hub on loopback."""
+    as_then(one / "tokenizer")
+    server, asset = HubServer(), assets.ASSETS["sd-1.4"]
+    of = asset.source
+    for path in of.paths:
+        server.files[f"{of.repo}/resolve/{of.revision}/{path}"] = (one / path).read_bytes()
     monkeypatch.setenv("HF_ENDPOINT", server.address)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path / "assets"))
     try:
-        last = f"{asset.source.repo}/resolve/{asset.source.revision}/{there[-1]}"
+        last = f"{of.repo}/resolve/{of.revision}/{of.paths[-1]}"
         kept = server.files.pop(last)
         with pytest.raises(SystemExit, match="sd-1.4 was not fetched"):
             assets.main(["fetch", "sd-1.4"])
@@ -270,10 +277,12 @@ def test_a_published_pipeline_is_fetched_whole_and_found(small, tmp_path, monkey
         assert len(server.sent) == sent + 1  # only what was missing
     finally:
         server.close()
-    assert np.array_equal(
-        make("sd-1.4", None, FEW).generate(PROMPTS, 0)[2], make("my-sd", small, FEW).generate(PROMPTS, 0)[2]
-    )
-    assert assets.check("sd-1.4") == (True, f"sd-1.4: there: {tmp_path / 'assets' / asset.source.repo}")
+    ours, theirs = make("sd-1.4", None, FEW), make("my-sd", small, FEW)
+    text = "A photo of 12 Dogs, naïvely; " + "apple " * 90
+    assert ours.pipeline.tokenizer(text).input_ids == theirs.pipeline.tokenizer(text).input_ids
+    assert ours.too_long(text) and not ours.too_long(PROMPTS[0]["prompt"])
+    assert np.array_equal(ours.generate(PROMPTS, 0)[2], theirs.generate(PROMPTS, 0)[2])
+    assert assets.check("sd-1.4") == (True, f"sd-1.4: there: {tmp_path / 'assets' / of.repo}")
 
 
 def test_a_repository_in_the_hubs_cache_is_found(small, tmp_path, monkeypatch):
