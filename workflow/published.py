@@ -35,7 +35,8 @@ NETWORKS = {
     "pickscore": "pickscore",
     "hpsv2.1": "hpsv2.1",
 }
-BYTES = 1_500_000  # of a drawn picture's PNG, about: 1024 x 1024 of Würstchen and SD XL
+SIDES = {"df-gan": 256, "galip": 224, "sd-1.4": 512, "sd-2.1": 768}  # px of what each draws; others 1024
+BYTES_PER_PIXEL = 1.5  # of a photograph's PNG, about
 
 
 def is_published(config: dict) -> bool:
@@ -83,7 +84,8 @@ def paths(config: dict) -> list[str]:
 def gigabytes(config: dict) -> int:
     """About what the drawn pictures take on the disk."""
     pictures = sum(about["count"] for about in config["prompts"].values())
-    return math.ceil(len(models(config)) * pictures * BYTES / 1e9)
+    pixels = sum(SIDES.get(model, 1024) ** 2 for model in models(config))
+    return math.ceil(pictures * pixels * BYTES_PER_PIXEL / 1e9)
 
 
 def needs(config: dict) -> dict:
