@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wuerstchen import weights
-from wuerstchen.assets import MODELS, expanded, find, found, locate
+from wuerstchen.assets import MODELS, described, expanded, find, found, locate, place
 from wuerstchen.clip import ClipConfig, load_clip, load_clip_files
 from wuerstchen.compressor import SemanticCompressor
 from wuerstchen.convert import from_authors, from_diffusers
@@ -56,12 +56,15 @@ def load(source: str | Path, dtype: torch.dtype = torch.float32, device: str = "
 
     A folder is a saved diffusers pipeline (vqgan, decoder, prior_prior and the text encoders of WuerstchenCombined-
     Pipeline), whose sizes are read from its configurations, or holds the authors' three .pt files of version 2; their
-    text encoders are assets. Raises ValueError, one line, that names what is missing or does not fit.
+    text encoders are assets. Raises ValueError that names what is missing, with sizes and digests, or does not fit.
     """
     if str(source) in MODELS:
         if missing := [name for name in expanded([str(source)]) if found(find(name)) is None]:
             fetch = f"python -m wuerstchen.assets fetch {source}"
-            raise ValueError(f"model {source}: {', '.join(missing)} are missing; run: {fetch}")
+            files = "".join(f"\n  {place(find(name))}: {described(find(name))}" for name in missing)
+            raise ValueError(
+                f"model {source}: {len(missing)} files are missing; run: {fetch} or put them there:{files}"
+            )
         chosen = preset("released-v2")
         files = {part: locate(name) for part, name in MODELS[str(source)].items()}
     elif (Path(source) / "prior_prior").is_dir():

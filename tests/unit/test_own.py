@@ -160,9 +160,11 @@ def test_a_function_has_a_name_of_its_own(prompts, module, tmp_path):
 
 def test_the_guides_commands_work(prompts, folder, tmp_path, monkeypatch):
     """From pictures to numbers, as docs/evaluate-your-model.md says it."""
-    blocks = (ROOT / "docs" / "evaluate-your-model.md").read_text(encoding="utf-8").split("```\n")
-    commands = blocks[3].splitlines()
-    assert len(commands) == 4
+    lines = (ROOT / "docs" / "evaluate-your-model.md").read_text(encoding="utf-8").splitlines()
+    commands = [line for line in lines if line.startswith("python -m evaluation.")][1:5]
+    assert [command.split()[2] for command in commands] == [
+        *("evaluation.sample", "evaluation.features", "evaluation.features", "evaluation.scores"),
+    ]
     (tmp_path / "prompts").mkdir()
     prompts.rename(tmp_path / "prompts" / "coco30k.jsonl")
     rng = np.random.default_rng(1)

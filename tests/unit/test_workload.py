@@ -203,7 +203,7 @@ def test_the_figure_and_the_verdict_need_the_probes_pictures(tmp_path):
     assert verdict() == "not run"
     (directory / "images/wuerstchen-probe").mkdir()
     (directory / "images/wuerstchen/names").rename(directory / "images/wuerstchen-probe/names")
-    study._shards.clear()
+    study._places.clear()
     assert verdict() == "small scale"
     figure = FIGURES["probe"](study)
     assert len(figure.axes) == 2 * len([row for _, some in study.shown("names", 8) for row in some])
