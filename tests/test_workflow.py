@@ -556,7 +556,7 @@ def test_whole_study_of_published_models(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.syspath_prepend(ROOT / "tests" / "unit")
     import random_inception
 
-    tree = copy_tree(tmp_path / "tree")
+    tree = copy_tree(tmp_path)
     tiny_released.accept_stand_ins(tree)
     tiny_released.make(tree / "tiny-data")
     random_inception.write(tree)
@@ -573,7 +573,8 @@ def test_whole_study_of_published_models(tmp_path: Path, monkeypatch: pytest.Mon
     shares = {name: of["high_share"]["value"] for name, of in summary["power_spectrum"]["coco-30k"].items()}
     assert shares["noisy"] > shares["mine"] > shares["sharp"]
     changed = summary["robustness"]
-    assert all(changed[name]["jpeg-50"]["value"] > changed[name]["contrast-up"]["value"] for name in changed)
+    # what little can be said of a network with random weights
+    assert all(changed[name]["jpeg-50"]["value"] > changed[name]["nearest"]["value"] > 0 for name in changed)
     assert (study / "report.html").stat().st_size > 10_000
     for number in (1, 2, 3):
         assert (study / f"tables/table{number}.csv").stat().st_size > 0
