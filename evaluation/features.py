@@ -8,7 +8,6 @@ an extraction that was interrupted goes on from the last thousand pictures that 
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import zipfile
@@ -22,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.picture_files import Entry, entries, files_sha256, matching, source_of
-from evaluation.pictures import CHOICES, add_up, picture_of
+from evaluation.picture_files import Entry, digests_of, entries, files_sha256, matching, source_of
+from evaluation.pictures import CHOICES, Reading, add_up
 from evaluation.prompts import read_prompts
 from wuerstchen.files import atomic_path
 from wuerstchen.progress import progress
@@ -200,19 +199,11 @@ def _features_of(
     listed: Sequence[Entry], extractor: "Extractor", preprocessing: str, wanted: dict, prepare: Preparation | None
 ) -> FeatureSet:
     """The features of a part; its key has "files", the digests by id, and a record of its "pictures"."""
-    files: dict[str, str] = {}
-    records = []
-
-    def pictures() -> Iterator[tuple[str, np.ndarray]]:
-        for entry in listed:
-            content = entry.read()
-            picture = picture_of(entry, content)
-            files[entry.id] = hashlib.sha256(content).hexdigest()
-            records.append(picture.record())
-            yield entry.id, prepare.apply(picture.pixels) if prepare else picture.pixels
-
-    ids, features, logits = extract(pictures(), extractor, preprocessing, len(listed))
-    key = wanted | {"images_sha256": files_sha256(files.items()), "files": files, "pictures": add_up(records)}
+    reading = Reading(listed)
+    pictures = ((name, prepare.apply(pixels) if prepare else pixels) for name, pixels in reading)
+    ids, features, logits = extract(pictures, extractor, preprocessing, len(listed))
+    files = dict(reading.digests)
+    key = wanted | {"images_sha256": files_sha256(files.items()), "files": files, "pictures": add_up(reading.records)}
     return FeatureSet(ids, features, logits, key)
 
 
@@ -226,8 +217,7 @@ def _stands(path: Path, listed: Sequence[Entry], wanted: dict) -> FeatureSet | N
         return None
     if there.ids != [entry.id for entry in listed] or any(there.key.get(name) != wanted[name] for name in wanted):
         return None
-    digest = files_sha256((entry.id, hashlib.sha256(entry.read()).hexdigest()) for entry in listed)
-    return there if there.key.get("images_sha256") == digest else None
+    return there if there.key.get("images_sha256") == files_sha256(digests_of(listed)) else None
 
 
 def _joined(parts: Sequence[FeatureSet], listed: Sequence[Entry], wanted: dict) -> FeatureSet:

@@ -6,7 +6,7 @@ Nothing is decoded here. What a zip may unpack to is bounded before a byte of it
 import hashlib
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -199,6 +199,12 @@ def matching(listed: Sequence[Entry], prompts: Iterable[dict]) -> list[Entry]:
             )
         found.setdefault(id_, replace(by_id[id_], id=prompt["id"]))
     return list(found.values())
+
+
+def digests_of(listed: Iterable[Entry]) -> Iterator[tuple[str, str]]:
+    """(id, SHA-256 of the file) of each picture, none of them decoded."""
+    for entry in listed:
+        yield entry.id, hashlib.sha256(entry.read()).hexdigest()
 
 
 def files_sha256(digests: Iterable[tuple[str, str]]) -> str:

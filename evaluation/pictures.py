@@ -7,11 +7,12 @@ or what was damaged in it without its end being cut off, cannot be seen: it has 
 """
 
 import argparse
+import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -156,6 +157,27 @@ def picture_of(entry: Entry, content: bytes) -> Picture:
     if entry.shard:
         return Picture(images.decode(content, entry.where), "PNG", False)
     return decode(content, entry.where)
+
+
+@dataclass
+class Reading:
+    """Pictures as they are read; and what was read, (id, SHA-256 of the file) and the record of each."""
+
+    listed: Sequence[Entry]
+    digests: list[tuple[str, str]] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Ids and uint8 RGB pictures, in their order, once."""
+        for entry in self.listed:
+            content = entry.read()
+            picture = picture_of(entry, content)
+            self.digests.append((entry.id, hashlib.sha256(content).hexdigest()))
+            self.records.append(picture.record())
+            yield entry.id, picture.pixels
 
 
 def iter_pictures(sources: str | Path | Iterable[str | Path]) -> Iterator[tuple[str, np.ndarray]]:

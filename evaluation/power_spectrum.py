@@ -19,8 +19,8 @@ import numpy as np
 from evaluation.features import library_versions
 from evaluation.intervals import COVERS, paired_bootstrap
 from evaluation.picture_files import entries, files_sha256
+from evaluation.pictures import Reading
 from evaluation.prepare import CROPS, FILTERS, prepare
-from evaluation.robustness_features import Reading
 from wuerstchen.files import write_json
 from wuerstchen.progress import progress
 from wuerstchen.seeds import derive
@@ -182,7 +182,7 @@ def main(argv: list[str] | None = None) -> None:
     def of(sources: Sequence[Path]) -> tuple[Spectra, str]:
         reading = Reading(entries(sources))
         prepared = ((name, prepare(picture, options.size, options.crop, options.filter)) for name, picture in reading)
-        return spectra(prepared, len(reading.listed)), files_sha256(reading.digests)
+        return spectra(prepared, len(reading)), files_sha256(reading.digests)
 
     try:
         pictures, digest = of(options.pictures)

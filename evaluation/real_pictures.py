@@ -7,33 +7,18 @@ own preparation.
 """
 
 import argparse
-import hashlib
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from evaluation.features import Preparation
 from evaluation.images import write_shard
-from evaluation.picture_files import Entry, entries, files_sha256, matching, source_of
-from evaluation.pictures import picture_of
+from evaluation.picture_files import entries, files_sha256, matching, source_of
+from evaluation.pictures import Reading
 from evaluation.prompts import read_prompts
 from evaluation.protocols import preparation
 from evaluation.sample import shard_prompts
 from wuerstchen.files import sha256_file
 from wuerstchen.progress import progress
-
-
-def prepared(listed: Sequence[Entry], prepare: Preparation | None, digests: list) -> Iterator[tuple[str, Image.Image]]:
-    """Ids and pictures in their order; (id, SHA-256 of the file) of each is added to `digests`.
-
-    Raises ValueError naming a picture that cannot be read.
-    """
-    for entry in progress(listed, what="real pictures", unit="pictures"):
-        content = entry.read()
-        pixels = picture_of(entry, content).pixels
-        digests.append((entry.id, hashlib.sha256(content).hexdigest()))
-        yield entry.id, Image.fromarray(prepare.apply(pixels) if prepare else pixels)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -51,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         listed = matching(entries(source_of(options.pictures)), prompts)
         if len(listed) < len(prompts):
             raise ValueError(f"{options.prompts}: two prompts name one picture; wanted is one prompt of each")
-        digests: list[tuple[str, str]] = []
+        reading, prepare = Reading(listed), preparation(options.prepare)
         info = {
             "model": "real",
             "prompts_sha256": sha256_file(options.prompts),
@@ -61,8 +46,12 @@ def main(argv: list[str] | None = None) -> None:
             "guidance": None,
             "preparation": options.prepare,
         }
-        pictures = list(prepared(listed, preparation(options.prepare), digests))
-        write_shard(options.out, pictures, info | {"weights_sha256": None, "files_sha256": files_sha256(digests)})
+        pictures = [
+            (name, Image.fromarray(prepare.apply(pixels) if prepare else pixels))
+            for name, pixels in progress(reading, what="real pictures", unit="pictures")
+        ]
+        info |= {"weights_sha256": None, "files_sha256": files_sha256(reading.digests)}
+        write_shard(options.out, pictures, info)
     except ValueError as error:
         raise SystemExit(f"real pictures: {error}") from None
 

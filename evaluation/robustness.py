@@ -15,8 +15,8 @@ from evaluation import frechet
 from evaluation.features import library_versions
 from evaluation.intervals import COVERS, block_jackknife, blocks_of
 from evaluation.picture_files import entries, files_sha256
-from evaluation.pictures import add_up
-from evaluation.robustness_features import Part, Plan, Reading, add_plan, manipulated_features, part_path, plan_of
+from evaluation.pictures import Reading, add_up
+from evaluation.robustness_features import Part, Plan, add_plan, manipulated_features, part_path, plan_of
 from evaluation.scores import JACKKNIFE
 from wuerstchen.files import write_json
 

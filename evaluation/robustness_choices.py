@@ -25,7 +25,8 @@ from evaluation.extractors import Extractor, load
 from evaluation.features import library_versions
 from evaluation.manipulations import JPEGS, NAMES, OPTIONS, Choices
 from evaluation.picture_files import entries, files_sha256
-from evaluation.robustness_features import Plan, Reading, add_plan, manipulated_features, plan_of
+from evaluation.pictures import Reading
+from evaluation.robustness_features import Plan, add_plan, manipulated_features, plan_of
 from wuerstchen.files import write_json
 
 TOUCHED_BY = {

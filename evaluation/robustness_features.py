@@ -7,13 +7,12 @@ python -m evaluation.robustness_features --pictures FOLDER_OR_ZIP ... --size 256
 """
 
 import argparse
-import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,8 +22,8 @@ import numpy as np
 
 from evaluation.features import library_versions
 from evaluation.manipulations import EXTRAS, NAMES, OPTIONS, Choices, check_names, fan_out, psnr
-from evaluation.picture_files import Entry, entries, matching, source_of
-from evaluation.pictures import add_up, picture_of
+from evaluation.picture_files import Entry, digests_of, entries, matching, source_of
+from evaluation.pictures import Reading, add_up
 from evaluation.prepare import CROPS
 from evaluation.prompts import read_prompts
 from wuerstchen.files import atomic_path
@@ -57,24 +56,6 @@ class Plan:
     def of_record(cls, record: dict[str, Any]) -> "Plan":
         """The plan of such a record."""
         return cls(**record | {"names": tuple(record["names"]), "choices": Choices(**record["choices"])})
-
-
-@dataclass
-class Reading:
-    """Pictures as they are read; and what was read, (id, SHA-256 of the file) and the record of each."""
-
-    listed: Sequence[Entry]
-    digests: list[tuple[str, str]] = field(default_factory=list)
-    records: list[dict[str, Any]] = field(default_factory=list)
-
-    def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Ids and uint8 RGB pictures, in their order, once."""
-        for entry in self.listed:
-            content = entry.read()
-            picture = picture_of(entry, content)
-            self.digests.append((entry.id, hashlib.sha256(content).hexdigest()))
-            self.records.append(picture.record())
-            yield entry.id, picture.pixels
 
 
 def manipulated_features(
@@ -185,7 +166,7 @@ def write_part(listed: Sequence[Entry], plan: Plan, extractor: "Extractor", out:
     """
     study = study_of(plan, extractor)
     if out.is_file():
-        digests = [(entry.id, hashlib.sha256(entry.read()).hexdigest()) for entry in listed]
+        digests = list(digests_of(listed))
         try:
             with Part(out) as part:
                 if part.study == study and part.digests == digests:

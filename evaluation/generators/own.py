@@ -1,6 +1,5 @@
 """Pictures of a model that this project does not know: a folder of them, or a Python function that draws."""
 
-import hashlib
 import importlib
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,7 @@ from PIL import Image
 
 from evaluation.images import MAX_PIXELS
 from evaluation.picture_files import entries, files_sha256
-from evaluation.pictures import add_up, picture_of
+from evaluation.pictures import Reading, add_up
 from wuerstchen.files import sha256_file
 from wuerstchen.progress import progress
 from wuerstchen.seeds import derive
@@ -47,20 +46,12 @@ class Folder:
             )
         if left:
             print(f"{path}: {left}", file=sys.stderr)
-        self.records: list[dict] = []
-        self.digests: list[tuple[str, str]] = []
+        self.reading = Reading([])
 
     def generate(self, prompts: Sequence[dict], seed: int) -> list[np.ndarray]:
         """The picture of each prompt, uint8 (h, w, 3). Raises ValueError naming one that cannot be read."""
-        self.records, self.digests, images = [], [], []
-        for prompt in progress(prompts, what="pictures", unit="pictures"):
-            entry = self.entries[prompt["id"]]
-            content = entry.read()
-            picture = picture_of(entry, content)
-            self.records.append(picture.record())
-            self.digests.append((entry.id, hashlib.sha256(content).hexdigest()))
-            images.append(picture.pixels)
-        return images
+        self.reading = Reading([self.entries[prompt["id"]] for prompt in prompts])
+        return [pixels for _, pixels in progress(self.reading, what="pictures", unit="pictures")]
 
     def describe(self) -> dict:
         """Nothing is known of the model; "pictures" says in which formats and sizes they were, and how many lossy."""
@@ -68,8 +59,8 @@ class Folder:
             "sampler": None,
             "guidance": None,
             "weights_sha256": None,
-            "files_sha256": files_sha256(self.digests),
-            "pictures": add_up(self.records),
+            "files_sha256": files_sha256(self.reading.digests),
+            "pictures": add_up(self.reading.records),
             "unused": len(self.unused),
         }
 

@@ -11,8 +11,9 @@ from evaluation.extractors import EfficientNetLite2
 from evaluation.frechet import distance_of_features
 from evaluation.manipulations import NAMES, Choices, fan_out
 from evaluation.picture_files import entries
+from evaluation.pictures import Reading
 from evaluation.robustness_choices import agreement, combinations, distances, main
-from evaluation.robustness_features import Plan, Reading, manipulated_features
+from evaluation.robustness_features import Plan, manipulated_features
 
 
 @pytest.fixture
