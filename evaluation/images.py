@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from evaluation.picture_files import files_sha256
 from wuerstchen.shards import encode_png, read_shard, write_shard
 
 __all__ = ["MAX_PIXELS", "decode", "encode_png", "images_sha256", "iter_images", "pngs_sha256"]
@@ -59,5 +60,4 @@ def images_sha256(paths: Iterable[str | Path]) -> str:
 
 def pngs_sha256(pngs: Iterable[tuple[str, bytes]]) -> str:
     """The same digest of (id, PNG bytes) pairs."""
-    lines = sorted(f"{name} {hashlib.sha256(png).hexdigest()}\n" for name, png in pngs)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return files_sha256((name, hashlib.sha256(png).hexdigest()) for name, png in pngs)
