@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from evaluation import frechet, kid, statistics
-from evaluation.features import FeatureSet, library_versions, read_features
+from evaluation.features import FeatureSet, read_features
 from evaluation.intervals import COVERS, block_jackknife, blocks_of
 from evaluation.precision_recall import K_DENSITY_COVERAGE, K_PRECISION_RECALL, precision_recall_density_coverage
 from evaluation.protocols import PROTOCOLS, Protocol, find
-from evaluation.scores import JACKKNIFE, inception_score_score
+from evaluation.scores import JACKKNIFE, inception_score_score, score_record
 from evaluation.statistics import Statistics, require_features_of
 from wuerstchen.files import sha256_file, write_json
 
@@ -107,26 +107,11 @@ def record(
     require_features_of(images, protocol)
     if isinstance(reference, FeatureSet):
         require_features_of(reference, protocol)
-        origin: dict[str, Any] = {"reference_sha256": reference.key["images_sha256"], "reference_n": len(reference.ids)}
-    elif isinstance(reference, Statistics):
-        origin = _declared(reference, images, protocol)
+        origin: dict[str, Any] = {"reference_n": len(reference.ids)}
     else:
-        origin = {"reference_sha256": None}
-    return {
-        "schema": 1,
-        "metric": metric,
-        "model": model,
-        "prompts": prompts,
-        **score,
-        **protocol.record(),
-        "n": len(images.ids),
-        "seed": seed,
-        "images_sha256": images.key["images_sha256"],
-        **origin,
-        "extractor": images.key["extractor"],
-        "preprocessing": images.key["preprocessing"],
-        "versions": {**images.key["versions"], **library_versions("numpy", "scipy")},
-    }
+        origin = _declared(reference, images, protocol) if reference else {}
+    features = reference if isinstance(reference, FeatureSet) else None
+    return score_record(metric, score | protocol.record(), images, features, model, prompts, seed) | origin
 
 
 def _declared(reference: Statistics, images: FeatureSet, protocol: Protocol) -> dict[str, Any]:
