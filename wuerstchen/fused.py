@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wuerstchen.blocks import Attention, ResBlock, TimestepBlock, wide
-from wuerstchen.linear import Linear
+from wuerstchen.linear import Linear, can_pack
 from wuerstchen.stage_a import MixingBlock
 from wuerstchen.stage_b import UNet
 
@@ -163,8 +163,8 @@ def for_sampling(network: nn.Module, pack: bool = False) -> nn.Module:
                 setattr(module, name, AffineTimestep(child))
             elif isinstance(child, MixingBlock):
                 setattr(module, name, FoldedMixingBlock(child))
-    if pack and torch.backends.mkldnn.is_available():
+    if pack:
         for module in network.modules():
-            if isinstance(module, Linear) and module.weight.device.type == "cpu":
+            if isinstance(module, Linear) and can_pack(module.weight):
                 module.pack()
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
