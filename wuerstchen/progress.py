@@ -30,7 +30,10 @@ def progress(items: Iterable[Any] | None = None, *, what: str, unit: str = "it",
         return tqdm(items, disable=True)
     if sys.stderr.isatty():
         return tqdm(items, desc=what, unit=unit, total=total, miniters=1, mininterval=0.2)
-    form = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} gone, {remaining} left"
+    if total is None and not hasattr(items, "__len__"):  # nobody knows what is left
+        form = "{desc}: {n_fmt} {unit}, {elapsed} gone"
+    else:
+        form = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} gone, {remaining} left"
     return tqdm(
         items,
         desc=what,

@@ -17,6 +17,13 @@ def test_a_long_loop_leaves_lines(monkeypatch, capsys):
     assert lines[-1] == "pictures: 6 of 6 batches of 25, 00:00 gone, 00:00 left"
 
 
+def test_a_loop_of_unknown_length_says_how_many_are_done(monkeypatch, capsys):
+    monkeypatch.setattr(wuerstchen.progress, "EVERY", 0.05)
+    for _ in progress(iter(range(6)), what="pictures", unit="files"):
+        time.sleep(0.04)
+    assert capsys.readouterr().err.splitlines()[-1] == "pictures: 6 files, 00:00 gone"
+
+
 def test_a_short_loop_leaves_none(capsys):
     with progress(what="texts", total=3) as bar:
         for _ in range(3):
