@@ -3,10 +3,13 @@
 import importlib
 import shlex
 import sys
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import random_inception
 from PIL import Image
 
 from evaluation import sample
@@ -14,9 +17,10 @@ from evaluation.features import read_features
 from evaluation.generators.own import AT_ONCE, Called, Folder, checked
 from evaluation.pictures import iter_pictures
 from evaluation.prompts import read_prompts
-from wuerstchen.files import read_json, write_jsonl
+from wuerstchen import assets
+from wuerstchen.files import read_json, sha256_file, write_jsonl
 from wuerstchen.seeds import derive
-from wuerstchen.shards import read_info, write_shard
+from wuerstchen.shards import read_info
 
 ROOT = Path(__file__).parents[2]
 IDS = [f"p-{i}" for i in range(7)]
@@ -159,27 +163,35 @@ def test_a_function_has_a_name_of_its_own(prompts, module, tmp_path):
 
 
 def test_the_guides_commands_work(prompts, folder, tmp_path, monkeypatch):
-    """From pictures to numbers, as docs/evaluate-your-model.md says it."""
+    """From pictures to FID, as docs/evaluate-your-model.md says it, but for Inception's weights."""
     lines = (ROOT / "docs" / "evaluate-your-model.md").read_text(encoding="utf-8").splitlines()
     commands = [line for line in lines if line.startswith("python -m evaluation.")][1:5]
     assert [command.split()[2] for command in commands] == [
-        *("evaluation.sample", "evaluation.features", "evaluation.features", "evaluation.scores"),
+        *("evaluation.sample", "evaluation.features", "evaluation.features", "evaluation.protocol_scores"),
     ]
     (tmp_path / "prompts").mkdir()
-    prompts.rename(tmp_path / "prompts" / "coco30k.jsonl")
+    rows = [row | {"image": f"{row['id']}.png"} for row in read_prompts(prompts)]
+    write_jsonl(tmp_path / "prompts" / "coco30k.jsonl", rows)
     rng = np.random.default_rng(1)
     (tmp_path / "my-pictures").mkdir()
+    with zipfile.ZipFile(tmp_path / "val2014.zip", "w") as photographs:
+        for name in IDS:
+            Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / f"{name}.png")
+            photographs.write(tmp_path / f"{name}.png", f"val2014/{name}.png")
     for name in IDS:
-        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "my-pictures" / f"{name}.jpg")
-    write_shard(
-        tmp_path / "real.zip", [(name, Image.new("RGB", (64, 64), (0, i, 0))) for i, name in enumerate(IDS)], {}
-    )
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / f"my-pictures/{name}.jpg")
+    for name, path in (("inception", random_inception.write(tmp_path)), ("coco/val2014", tmp_path / "val2014.zip")):
+        stand_in = replace(assets.ASSETS[name], bytes=path.stat().st_size, sha256=sha256_file(path))
+        monkeypatch.setitem(assets.ASSETS, name, stand_in)
+    monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     for command in commands:
         python, flag, module, *args = shlex.split(command)
         assert (python, flag) == ("python", "-m")
         importlib.import_module(module).main(args)
     assert read_features(tmp_path / "my-model.npz").lossy == len(IDS)  # shards remember what they were made of
-    for metric in ("fd", "kid", "is"):
-        score = read_json(tmp_path / f"my-model-{metric}.json")
-        assert score["model"] == "my-model" and score["n"] == len(IDS)
+    for metric in ("fid", "kid", "is"):
+        score = read_json(tmp_path / f"{metric}.json")
+        assert (score["metric"], score["protocol"], score["model"]) == (metric, "coco30k-clean", "my-model")
+        assert score["n"] == len(IDS) and score["extractor"]["sha256"] == assets.ASSETS["inception"].sha256
+    assert read_json(tmp_path / "fid.json")["reference_n"] == len(IDS)
