@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -51,6 +50,8 @@ def build(tensors: Mapping[str, Tensor], source: str | Path, device: str = "cpu"
         raise ValueError(f"{source}: tensor cls_token is missing")
     width, depth = tensors["cls_token"].shape[-1], sum(name.endswith(".norm1.weight") for name in tensors)
     sizes = {"embed_dim": width, "depth": depth, "num_heads": width // HEAD}
+    import timm  # seconds that other extractors need not pay
+
     with torch.device("meta"):
         network = timm.create_model(NETWORK, img_size=SIZE, num_classes=0, **sizes)
     # the mask token is for training

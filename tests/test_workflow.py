@@ -75,7 +75,8 @@ RELEASED = {
     "prompt_set": 3,
     "draw": 6 * 37,
     "real_shards": 2 * 37,
-    "extract": 6 * (1 + 2 * 2),  # Inception's of one set, DINOv2's and CLIP's of two
+    "extract": 6,  # Inception's, of the set with a protocol
+    "extract_of_sets": 6 * 2,  # DINOv2's and CLIP's, of both sets with real pictures
     "extract_reference": 1 + 2 * 2,
     "protocol_scores": 6,
     "fd_dinov2": 6 * 2,

@@ -11,6 +11,7 @@ from evaluation.generators.batched import Batched, best_device
 from wuerstchen import weights
 from wuerstchen.assets import MODELS
 from wuerstchen.pipeline import Pipeline
+from wuerstchen.sampling import SAMPLING
 from wuerstchen.sampling import settings as sampling_of
 
 KNOWN = {"steps_c": int, "guidance_c": float, "steps_b": int, "guidance_b": float}
@@ -42,6 +43,8 @@ class PublishedGenerator(Batched):
         device = device or best_device()
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
         self.given = check_settings(settings, KNOWN, whole=False)
+        if sampling not in (None, *SAMPLING):
+            raise ValueError(f"--sampling: {sampling!r} is not known; use {' or '.join(SAMPLING)}")
         self.compiled, self.sampling = compiled, sampling
         self.pipeline = Pipeline.from_pretrained(str(source), dtype, device, compiled)
 

@@ -69,6 +69,15 @@ def test_all_files_of_others_are_listed_once(released: dict) -> None:
     assert published.paths(own) == ["p.tsv", "my pictures"]
 
 
+def test_a_baseline_of_ones_own_says_how_it_draws(released: dict) -> None:
+    released["models"].append({"id": "baseline-ldm", "weights": "results/paper/train"})
+    assert problems(released) == [
+        f"sampling.baseline-ldm.{key}: missing; baseline-ldm has no {key} of its own." for key in ("steps", "guidance")
+    ]
+    released["sampling"]["baseline-ldm"] = {"steps": 60, "guidance": 4.0}
+    assert problems(released) == []
+
+
 def test_own_pictures_take_one_line(released: dict) -> None:
     released["models"].append({"id": "my-model", "folder": "pictures/my-model"})
     assert problems(released) == []

@@ -187,7 +187,16 @@ def test_the_evaluation_draws_with_it(saved, hub, tmp_path):
     own = preset("released-v2").sampling
     assert record["guidance"] == {"c": own.guidance_c, "b": own.guidance_b}
     assert record["settings"]["steps_c"] == 2 and record["settings"]["start_b"] == own.start_b
-    assert len(record["weights_sha256"]) == 64
+    assert len(record["weights_sha256"]) == 64 and record["sampling"] == "the weights' own"
+    by_name = make("wuerstchen", saved, {"steps_c": 2.0}, sampling="paper").describe()
+    said = preset("paper").sampling
+    assert by_name["sampling"] == "paper" and by_name["settings"]["steps_c"] == 2
+    assert by_name["settings"]["guidance_b"] == said.guidance_b != own.guidance_b
+    assert by_name["settings"]["start_b"] == own.start_b  # which the weights were trained for
+    with pytest.raises(ValueError, match="--sampling: paper is of wuerstchen alone; sd-xl takes --set"):
+        make("sd-xl", None, {}, sampling="paper")
+    with pytest.raises(ValueError, match="--sampling: 'own' is not known; use paper or released"):
+        make("wuerstchen", saved, {}, sampling="own")
     with pytest.raises(ValueError, match="model released-v2: .* are missing; run"):
         make("wuerstchen", Path("released-v2"), {})
     assets.main(["fetch", "released-v2"])
