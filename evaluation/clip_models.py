@@ -9,10 +9,12 @@ Weights lie where `wuerstchen.assets` has them, as their authors publish them: t
 names, or OpenAI's TorchScript.
 """
 
+import math
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +39,7 @@ class Clip:
 
     asset: str
     network: str
-    """open_clip's name of the sizes."""
+    """open_clip's name of the architecture. Sizes are those of the file, heads as wide as in that architecture."""
     preprocessing: str
     quick_gelu: bool = False
     fixed_scale: float | None = None
@@ -206,6 +208,30 @@ def read(path: Path) -> dict[str, Tensor]:
     return convert_hf_clip_state_dict(tensors) if hugging_face else dict(tensors)
 
 
+def sizes(clip: Clip, tensors: Mapping[str, Tensor], source: str | Path) -> dict[str, Any]:
+    """open_clip's configuration of the network that has these tensors. Raises ValueError naming `source`.
+
+    Shapes say all but the number of heads. That a file has the published sizes is for its digest to say.
+    """
+    import open_clip
+
+    config = open_clip.get_model_config(clip.network)
+    text, vision = config["text_cfg"], config["vision_cfg"]
+    head = text["width"] // text["heads"]
+    try:
+        vision["width"], _, vision["patch_size"], _ = tensors["visual.conv1.weight"].shape
+        grid = math.isqrt(len(tensors["visual.positional_embedding"]) - 1)
+        text["vocab_size"], text["width"] = tensors["token_embedding.weight"].shape
+        text["context_length"] = len(tensors["positional_embedding"])
+        config["embed_dim"] = tensors["text_projection"].shape[1]
+    except KeyError as error:
+        raise ValueError(f"{source}: tensor {error.args[0]} is missing") from None
+    vision["image_size"], text["heads"] = grid * vision["patch_size"], text["width"] // head
+    for tower, prefix in ((text, "transformer."), (vision, "visual.transformer.")):
+        tower["layers"] = sum(name.startswith(prefix) and name.endswith(".ln_1.weight") for name in tensors)
+    return config
+
+
 def build(clip: Clip, tensors: Mapping[str, Tensor], source: str | Path, dtype: torch.dtype, device: str) -> Towers:
     """The network with these weights, for use only; logit_scale stays in float32, in which its exponential is needed.
 
@@ -214,7 +240,7 @@ def build(clip: Clip, tensors: Mapping[str, Tensor], source: str | Path, dtype: 
     import open_clip
 
     with torch.device("meta"):
-        network = open_clip.CLIP(**open_clip.get_model_config(clip.network), quick_gelu=clip.quick_gelu)
+        network = open_clip.CLIP(**sizes(clip, tensors, source), quick_gelu=clip.quick_gelu)
     weights.assign(network, tensors, source, dtype, device)
     network.logit_scale = nn.Parameter(tensors["logit_scale"].to(device, torch.float32), requires_grad=False)
     network.attn_mask = None  # its own text tower's, and still without values

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -23,6 +22,7 @@ NETWORK = "vit_large_patch14_dinov2"
 ASSET = "dinov2-l14"
 PREPROCESSING = "pil-uint8-224"
 SIZE, PATCH = 224, 14
+HEAD = 64  # channels of an attention head, in each of the published sizes
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -41,11 +41,17 @@ def resample_positions(positions: Tensor, side: int) -> Tensor:
     return torch.cat([positions[:, :1].float(), grid.flatten(2).transpose(1, 2)], dim=1)
 
 
-def build(tensors: Mapping[str, Tensor], source: str | Path, device: str = "cpu", **sizes: int) -> nn.Module:
-    """timm's network with DINOv2's published tensors. sizes: timm's, where they are not ViT-L's.
+def build(tensors: Mapping[str, Tensor], source: str | Path, device: str = "cpu") -> nn.Module:
+    """timm's network with DINOv2's published tensors, whose width and depth it has.
 
     Raises ValueError naming `source` and the first tensor that is missing, extra or misshapen.
     """
+    if "cls_token" not in tensors:
+        raise ValueError(f"{source}: tensor cls_token is missing")
+    width, depth = tensors["cls_token"].shape[-1], sum(name.endswith(".norm1.weight") for name in tensors)
+    sizes = {"embed_dim": width, "depth": depth, "num_heads": width // HEAD}
+    import timm  # seconds that other extractors need not pay
+
     with torch.device("meta"):
         network = timm.create_model(NETWORK, img_size=SIZE, num_classes=0, **sizes)
     # the mask token is for training
@@ -67,7 +73,7 @@ class DINOv2:
 
     @torch.inference_mode()
     def __call__(self, pictures: np.ndarray, preprocessing: str) -> tuple[np.ndarray, np.ndarray]:
-        """Features (n, 1024) and logits (n, 0), float32, of uint8 RGB (n, height, width, 3).
+        """Features (n, 1024), of ViT-L, and logits (n, 0), float32, of uint8 RGB (n, height, width, 3).
 
         Raises ValueError for a preprocessing other than pil-uint8-224.
         """

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -85,6 +84,8 @@ class EfficientNetLite2:
     batch_size = 16
 
     def __init__(self, weights: Path | None = None) -> None:
+        import timm  # seconds that other extractors need not pay
+
         path = weights or locate("efficientnet-lite2")
         self.sha256 = sha256_file(path)
         model = timm.create_model("tf_efficientnet_lite2", pretrained=False)

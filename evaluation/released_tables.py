@@ -73,7 +73,7 @@ def _blocks(study: Study, prompts: str) -> list[Block]:
 def _block(study: Study, prompts: str, title: str, metrics: list[str], protocol: str) -> Block:
     scores = {metric: {model: study.score(metric, model, prompts) for model in study.models} for metric in metrics}
     for by_model in scores.values():
-        _require_comparable([score for score in by_model.values() if not isinstance(score, NotRun)])
+        require_comparable_scores([score for score in by_model.values() if not isinstance(score, NotRun)])
     columns = (
         Column("Model", text("model"), right=False),
         Column("Sampling steps", text("sampling_steps")),
@@ -83,7 +83,7 @@ def _block(study: Study, prompts: str, title: str, metrics: list[str], protocol:
     records = []
     for model in study.models:
         record: Record = {"block": "measured", "prompts": prompts, "protocol": protocol, "model": model_name(model)}
-        record["sampling_steps"] = _steps(study, model)
+        record["sampling_steps"] = drawn_steps(study, model, prompts)
         sizes = [NotRun("no score") if isinstance(s, NotRun) else s["n"] for s in (by[model] for by in scores.values())]
         record["n"] = next((size for size in sizes if not isinstance(size, NotRun)), scores[metrics[0]][model])
         for metric, by_model in scores.items():
@@ -92,16 +92,38 @@ def _block(study: Study, prompts: str, title: str, metrics: list[str], protocol:
     return Block(title, columns, records)
 
 
-def _require_comparable(scores: list[dict[str, Any]]) -> None:
+def require_comparable_scores(scores: list[dict[str, Any]]) -> None:
+    """Raises ValueError where scores are of different protocols, references or numbers of pictures."""
     from evaluation.protocols import require_comparable  # torch: seconds
 
     require_comparable(scores)
 
 
-def _steps(study: Study, model: str) -> str | int:
-    """Sampling steps by the config; where it gives none, the model draws by its own default."""
-    settings = study.config["sampling"].get(model, {})
-    return sampling_steps(settings) if {"steps", "steps_c"} & set(settings) else "its own"
+def drawn_steps(study: Study, model: str, prompts: str) -> str | int | NotRun:
+    """Sampling steps that a model's pictures were drawn with, for Würstchen as `Stage C + Stage B`; n/a without any."""
+    record = study.drawn(model, prompts)
+    if isinstance(record, NotRun):
+        return record
+    # timesteps where these are no even division
+    steps = {key: len(n) - 1 if isinstance(n, list) else n for key, n in (record.get("settings") or {}).items()}
+    return sampling_steps(steps if {"steps", "steps_c"} & set(steps) else None)
+
+
+def drawn_by(study: Study, model: str) -> dict[str, str]:
+    """How a model drew, as its first shard records it; or the reason why that is not known, as `absent`."""
+    record = study.drawn(model, study.prompt_sets[0])
+    if isinstance(record, NotRun):
+        return {"model": model_name(model), "absent": str(record)}
+    settings = {"sampling": record.get("sampling"), **(record.get("settings") or {})}
+    # timesteps that no even division gives, by their number
+    said = [
+        f"{key} {f'{len(value) - 1} uneven' if isinstance(value, list) else value}"
+        for key, value in settings.items()
+        if value is not None
+    ]
+    found = {"sampler": record.get("sampler"), "settings": ", ".join(said), "precision": record.get("precision")}
+    found["weights"] = record.get("weights_sha256")
+    return {"model": model_name(model), "absent": "", **{key: value or "not known" for key, value in found.items()}}
 
 
 def _crosscheck(study: Study) -> list[Block]:

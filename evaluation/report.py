@@ -19,11 +19,13 @@ import jinja2
 import yaml
 from PIL import Image
 
+from evaluation import published_verdicts
 from evaluation.choices import choices_table
 from evaluation.findings import duration, energy, headlines, mass
 from evaluation.intervals import COVERS
 from evaluation.preference import read_scores
 from evaluation.printing import Printed, Table, percent, printed, significant
+from evaluation.released_tables import drawn_by
 from evaluation.results import SCORES, SETS, NotRun, Study, decode, model_name, run
 from evaluation.study_tables import recall_table, scores_table
 from evaluation.tables import tables as makers
@@ -190,12 +192,21 @@ def thumbnail(png: bytes) -> str:
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
-def tally(of: Sequence[Grid]) -> list[dict[str, Any]]:
+def judged(of: Sequence[Grid], words: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    """The verdicts as both pages show them; `words`: each with its mark and its meaning."""
+    return {
+        "grids": {grid.name: grid for grid in of},
+        "tally": tally(of, words),
+        "marks": {word: mark for word, (mark, _) in words.items()},
+    }
+
+
+def tally(of: Sequence[Grid], words: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
     """How often each word is the verdict, in each table and among the figures."""
     counts = [Counter(cell.word for cell in grid.cells) for grid in of]
     return [
         {"word": word, "mark": mark, "meaning": meaning, "counts": [count[word] for count in counts]}
-        for word, (mark, meaning) in WORDS.items()
+        for word, (mark, meaning) in words.items()
     ]
 
 
@@ -344,13 +355,9 @@ def page(study: Study, sweep: Path | None = None) -> str:
 
 def of_trained_models(study: Study) -> dict[str, Any]:
     """What only the page of a study that trains its models shows."""
-    judged = grids(study)
-    return {
+    return judged(grids(study), WORDS) | {
         "split": _or_none(study.read("data/split.json")),
         "headlines": headlines(study),
-        "grids": {grid.name: grid for grid in judged},
-        "tally": tally(judged),
-        "marks": {word: mark for word, (mark, _) in WORDS.items()},
         "validity": _or_none(study.read("scores/emoji-score/validity.json")),
         "provenance": provenance(study),
         "differences": DIFFERENCES,
@@ -361,10 +368,11 @@ def of_published_models(study: Study) -> dict[str, Any]:
     """What only the page of a study of published models shows."""
     lists = {prompts: study.read(f"prompts/{prompts}.json") for prompts in study.prompt_sets}
     scores = [study.score(metric, study.model, prompts) for prompts in study.prompt_sets for metric in study.scores]
-    return {
+    return judged(published_verdicts.grids(study), published_verdicts.WORDS) | {
         "lists": {prompts: _or_none(record) for prompts, record in lists.items()},
         "extractors": {s["extractor"]["name"]: s["extractor"]["sha256"] for s in scores if not isinstance(s, NotRun)},
         "assumptions": study.config.get("assumptions", []),
+        "drawn": [drawn_by(study, model) for model in study.models],
     }
 
 

@@ -196,6 +196,13 @@ class Study:
     def score(self, metric: str, model: str, prompts: str) -> dict | NotRun:
         return self.read(f"scores/{metric}/{model}/{prompts}.json")
 
+    def drawn(self, model: str, prompts: str) -> dict | NotRun:
+        """How a model drew a prompt set: the record in its first shard."""
+        path = self.directory / "images" / model / prompts / "0000.zip"
+        if not path.is_file():
+            return NotRun(f"there is no {path.relative_to(self.directory)}")
+        return read_info(path)
+
     def history(self, stage: str) -> dict[str, list[float]] | NotRun:
         """Columns of train/{stage}/history.csv as floats; an empty cell is NaN."""
         name = f"train/{stage}/history.csv"

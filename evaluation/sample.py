@@ -43,10 +43,10 @@ def shard_prompts(prompts: list[dict], shard: int, shards: int) -> list[dict]:
 def generator_of(args: argparse.Namespace, prompts: list[dict]) -> Generator:
     """What the command line names. Raises ValueError."""
     if args.callable is None:
-        return make(args.model, args.weights, parse_settings(args.set), args.pictures, None, prompts)
+        return make(args.model, args.weights, parse_settings(args.set), args.pictures, None, prompts, args.sampling)
     if args.model in KNOWN or not MODEL.fullmatch(args.model):
         raise ValueError(f"--model: {args.model!r} cannot be a function's; use another name [a-z0-9.-]")
-    for flag in ("weights", "pictures", "set"):
+    for flag in ("weights", "pictures", "set", "sampling"):
         if getattr(args, flag):
             raise ValueError(f"--{flag}: not with --callable, which takes prompts and seeds alone")
     from evaluation.generators.own import Called
@@ -68,6 +68,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--shards", type=int, default=1, help="into how many shards each set is cut")
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=NUMBER", help="sampling settings of the model")
+    parser.add_argument(
+        "--sampling", metavar="NAME", help="a published Würstchen's settings by name: paper or released"
+    )
     parser.add_argument(
         "--pictures", type=Path, help="zip of real pictures, or a model's of your own: named by the ids of the prompts"
     )

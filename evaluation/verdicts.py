@@ -108,13 +108,14 @@ def table1_grid(study: Study) -> Grid:
 
 def _train_cost(study: Study, row: dict[str, str]) -> Verdict:
     if row["train_cost"] == "-":
-        return _no_value()
+        return no_value()
     if row["rival"] in STAGES:
         return _small(study, row["rival"], "gpu_hours", row["train_cost"])
     return Verdict(row["train_cost"], "quoted", "The paper took it from the model's official model card.")
 
 
-def _no_value() -> Verdict:
+def no_value() -> Verdict:
+    """Of a cell that the paper leaves empty."""
     return Verdict("–", "no value", WORDS["no value"][1])
 
 
@@ -147,9 +148,9 @@ def _table2_cell(study: Study, row: dict[str, str], key: str) -> Verdict:
     if key == "open_source":
         return Verdict(printed.replace("-", "–"), "quoted", "A property of the model, not a measurement.")
     if printed in ("", "-"):
-        return _no_value()
+        return no_value()
     if key == "carbon_kg":
-        return _carbon(study, model, printed)
+        return carbon_verdict(study, model, printed)
     if model in STAGES:
         return _score(study, model, key, printed) if key in ("fid", "is") else _small(study, model, key, printed)
     marks = published.marks(printed)
@@ -199,7 +200,8 @@ def _small(study: Study, model: str, key: str, printed: str) -> Verdict:
     return Verdict(printed, "small scale", f"All stages together{stage_a}; the paper's is Stage C.", count(value))
 
 
-def _carbon(study: Study, model: str, printed: str) -> Verdict:
+def carbon_verdict(study: Study, model: str, printed: str) -> Verdict:
+    """Whether Table 2's carbon of a model follows from its GPU hours."""
     carbon = study.read("carbon.json")
     if isinstance(carbon, NotRun):
         return Verdict(printed, "not run", f"{carbon.reason}.")
@@ -290,7 +292,7 @@ def _drawing(study: Study) -> Verdict:
 
 
 def _speed(study: Study, *, compiled: bool) -> Verdict:
-    if not isinstance(study.figure4, NotRun) and (verdict := _figure4(study.figure4, compiled)):
+    if not isinstance(study.figure4, NotRun) and (verdict := figure4_verdict(study.figure4, compiled)):
         return verdict
     records = [study.read(f"speed/{path.name}") for path in sorted((study.directory / "speed").glob("*.json"))]
     said = []
@@ -304,7 +306,7 @@ def _speed(study: Study, *, compiled: bool) -> Verdict:
     return Verdict("", "small scale", f"{'; '.join(said)}. The paper's rivals need published weights and a GPU.")
 
 
-def _figure4(record: dict, compiled: bool) -> Verdict | None:
+def figure4_verdict(record: dict, compiled: bool) -> Verdict | None:
     """Whether Würstchen is faster than SD 2.1 and SD XL at every batch size timed, as section 4.3 says of Figure 4."""
     cells = {
         (c["model"], c["batch_size"]): c for c in record["cells"] if c["compiled"] == compiled and "failed" not in c

@@ -15,6 +15,7 @@ ASSETS_OF = {
     "galip": ("galip/generator", "clip-b32"),
 }
 RESERVED = ("real",)
+TRAINED = ("baseline-ldm", "baseline-ldm-bc")  # were never published; `weights` is a study's folder train/
 LOADERS_WITHOUT_PICTURES = ("parti",)
 # metrics by what they are made from
 WITH_PROTOCOL = ("fid", "kid", "is", "prdc")
@@ -116,6 +117,13 @@ def _models(config: dict) -> list[str]:
                 f"{place}: {name} is not known. Give it weights or a folder, {{id: {name}, folder: PICTURES}}, or use "
                 f"{', '.join(ASSETS_OF)}."
             )
+    lines += [
+        f"sampling.{name}.{key}: missing; {name} has no {key} of its own."
+        for name in ids
+        if name in TRAINED and "weights" in models(config)[name]
+        for key in ("steps", "guidance")
+        if key not in config["sampling"].get(name, {})
+    ]
     return lines + [
         f"sampling.{name}: {name} is not one of the study's models ({', '.join(ids)})."
         for name in config["sampling"]

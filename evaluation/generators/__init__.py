@@ -45,6 +45,7 @@ def make(
     pictures: Path | None = None,
     compiled: bool | None = None,
     prompts: Iterable[dict] = (),
+    sampling: str | None = None,
 ) -> Generator:
     """The generator of that id; the trained ones load from the folder `weights`, the others read `pictures`.
 
@@ -54,9 +55,12 @@ def make(
 
     compiled: whether models run compiled; None: as they were trained, where a compiler is there.
     prompts: all that will be drawn, other shards' too; your pictures are compared with them.
+    sampling: a published Würstchen's settings by name, "paper" or "released", of which `settings` replace parts.
 
     Raises ValueError for an unknown id, a missing file, and settings that are missing or unknown.
     """
+    if sampling is not None and model != "wuerstchen":
+        raise ValueError(f"--sampling: {sampling} is of wuerstchen alone; {model} takes --set KEY=NUMBER")
     # imported only here: reading pictures needs no torch
     if model in ("real", "ceiling-other-artist"):
         from evaluation.generators.pictures import Pictures
@@ -76,9 +80,11 @@ def make(
         from evaluation.generators.published import PublishedGenerator, is_published
 
         if is_published(_needed(weights, "--weights", model)):
-            return PublishedGenerator(weights, settings, bool(compiled))
+            return PublishedGenerator(weights, settings, bool(compiled), sampling=sampling)
         from evaluation.generators.trained import WuerstchenGenerator
 
+        if sampling is not None:
+            raise ValueError(f"--sampling: {sampling} is for published weights; {weights} takes --set KEY=NUMBER")
         return WuerstchenGenerator(weights, settings, compiled)
     if model in ("baseline-ldm", "baseline-ldm-bc"):
         from evaluation.generators.trained import BaselineGenerator

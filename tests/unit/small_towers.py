@@ -1,18 +1,21 @@
-"""Whole CLIPs of reduced width with random weights, in the formats that the real ones are published in."""
+"""Whole CLIPs of reduced width with random weights, in the formats that the real ones are published in.
 
-import json
+Attention heads are as wide as in the published models: that no file says.
+"""
+
 import math
-from dataclasses import replace
+import warnings
 from pathlib import Path
 
 import open_clip
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from evaluation.clip_models import MODELS, Clip
+from evaluation.clip_models import MODELS
 
-WIDTHS = {"text": 64, "vision": 80, "embedding": 48}
 LAYERS = 3
+EMBEDDING = 48
+HEADS = 2
 
 
 def randomise(net: torch.nn.Module, seed: int) -> torch.nn.Module:
@@ -25,37 +28,42 @@ def randomise(net: torch.nn.Module, seed: int) -> torch.nn.Module:
     return net.eval().requires_grad_(False)
 
 
-def hugging_face(size: int = 224, patch: int = 14, act: str = "gelu", seed: int = 0) -> CLIPModel:
-    """transformers' CLIPModel with CLIP's vocabulary."""
-    shape = {"num_hidden_layers": LAYERS, "num_attention_heads": 4, "hidden_act": act}
-    text, vision = ({"hidden_size": WIDTHS[part], "intermediate_size": 4 * WIDTHS[part]} for part in ("text", "vision"))
+def hugging_face(seed: int = 0, layers: int = LAYERS) -> CLIPModel:
+    """transformers' CLIPModel with CLIP's vocabulary and CLIP-H's pictures and heads."""
+    shape = {"num_hidden_layers": layers, "num_attention_heads": HEADS, "hidden_act": "gelu"}
+    text, vision = ({"hidden_size": HEADS * head, "intermediate_size": 4 * HEADS * head} for head in (64, 80))
     marks = {"vocab_size": 49408, "eos_token_id": 49407, "bos_token_id": 49406}
-    vision |= {"image_size": size, "patch_size": patch}
+    vision |= {"image_size": 224, "patch_size": 14}
     torch.manual_seed(seed)
-    config = CLIPConfig(
-        text_config=text | shape | marks, vision_config=vision | shape, projection_dim=WIDTHS["embedding"]
-    )
+    config = CLIPConfig(text_config=text | shape | marks, vision_config=vision | shape, projection_dim=EMBEDDING)
     return randomise(CLIPModel(config), seed)
 
 
-def register(folder: Path, size: int = 224, patch: int = 14) -> str:
-    """Tell open_clip these sizes; returns their name."""
-    name = f"small-{size}-{patch}"
-    vision = {"image_size": size, "layers": LAYERS, "width": WIDTHS["vision"], "head_width": 20, "patch_size": patch}
-    text = {"context_length": 77, "vocab_size": 49408, "width": WIDTHS["text"], "heads": 4, "layers": LAYERS}
-    config = {"embed_dim": WIDTHS["embedding"], "vision_cfg": vision, "text_cfg": text}
-    (folder / f"{name}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder / f"{name}.json")
-    return name
-
-
-def small(model: str, network: str) -> Clip:
-    """The published model at other sizes."""
-    return replace(MODELS[model], network=network)
-
-
-def with_open_clip(network: str, quick_gelu: bool, seed: int = 0) -> torch.nn.Module:
-    """open_clip's CLIP of registered sizes."""
+def with_open_clip(name: str, seed: int = 0, layers: int = LAYERS, embedding: int = EMBEDDING) -> torch.nn.Module:
+    """open_clip's own network of a published model, with two heads in each of a few layers."""
+    config = open_clip.get_model_config(MODELS[name].network)
+    config["embed_dim"] = embedding
+    text, vision = config["text_cfg"], config["vision_cfg"]
+    text |= {"layers": layers, "width": HEADS * text["width"] // text["heads"], "heads": HEADS}
+    vision |= {"layers": layers, "width": HEADS * vision.get("head_width", 64)}
     torch.manual_seed(seed)
-    net = open_clip.CLIP(**open_clip.get_model_config(network), quick_gelu=quick_gelu)
-    return randomise(net, seed)
+    return randomise(open_clip.CLIP(**config, quick_gelu=MODELS[name].quick_gelu), seed)
+
+
+def save_hpsv2(model: torch.nn.Module, path: Path) -> None:
+    """As HPS v2.1 is published: open_clip's names, in half precision, beside the epoch."""
+    half = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    torch.save({"epoch": 1, "state_dict": half}, path)
+
+
+def save_torchscript(model: torch.nn.Module, path: Path) -> None:
+    """As OpenAI publishes its models: tensors and code, and three sizes among the tensors. The model is changed."""
+    size = model.visual.image_size[0]
+    for name, value in {"input_resolution": size, "context_length": 77, "vocab_size": 49408}.items():
+        model.__dict__.pop(name, None)
+        model.register_buffer(name, torch.tensor(value))
+    model.__dict__["attn_mask"] = model._buffers.pop("attn_mask")  # TorchScript would save it, and theirs has none
+    example = torch.zeros(1, 3, size, size), torch.ones(1, 77, dtype=torch.long)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, but is what these files are
+        torch.jit.save(torch.jit.trace(model, example, check_trace=False), path)

@@ -7,17 +7,15 @@ import small_towers
 from transformers import CLIPConfig
 
 from benchmarks import preference
-from evaluation.clip_models import MODELS
 from wuerstchen.execution import native_precision
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch):
+def small(monkeypatch):
     """CLIP-H's sizes made small on both sides."""
     config = small_towers.hugging_face().config
     monkeypatch.setattr(preference, "clip_h", lambda: CLIPConfig(**config.to_dict()))
     monkeypatch.setattr(preference, "PICTURE", 96)
-    monkeypatch.setitem(MODELS, "pickscore", small_towers.small("pickscore", small_towers.register(tmp_path)))
 
 
 def test_preference(small, capsys):

@@ -47,13 +47,8 @@ def theirs(folder):
     return model, folder / "pickscore" / "model.safetensors"
 
 
-@pytest.fixture(scope="module")
-def network(folder):
-    return small_towers.register(folder)
-
-
-def load(name, network, path, precision="fp32"):
-    return load_file(name, small_towers.small(name, network), path, sha256_file(path), precision, "cpu")
+def load(name, path, precision="fp32"):
+    return load_file(name, MODELS[name], path, sha256_file(path), precision, "cpu")
 
 
 def pictures() -> dict[str, np.ndarray]:
@@ -110,9 +105,9 @@ def test_hps_keeps_the_whole_picture():
         assert ours.shape == (3, 224, 224) and (ours - expected).abs().max() < 1e-5
 
 
-def test_pickscore_of_photographs_is_that_of_transformers(theirs, network):
+def test_pickscore_of_photographs_is_that_of_transformers(theirs):
     model, path = theirs
-    scorer = load("pickscore", network, path)
+    scorer = load("pickscore", path)
     images = {file.stem: np.asarray(Image.open(file).convert("RGB")) for file in photos(12)}
     assert len({image.shape for image in images.values()}) > 3
     texts, vectors = scorer.embed_texts(PROMPTS, 4), scorer.embed_images(images.items(), batch_size=5)
@@ -136,12 +131,11 @@ def embeddings(model, images, preprocessing):
         return text.numpy(), model.encode_image(pixels, normalize=True).numpy()
 
 
-def test_hps_is_an_open_clip_file_in_half_precision(folder, network):
-    model = small_towers.with_open_clip(network, quick_gelu=False)
-    half = {name: tensor.half() for name, tensor in model.state_dict().items()}
-    torch.save({"epoch": 1, "state_dict": half}, folder / "hps.pt")
-    model.load_state_dict({name: tensor.float() for name, tensor in half.items()})
-    scorer = load("hpsv2.1", network, folder / "hps.pt")
+def test_hps_is_an_open_clip_file_in_half_precision(folder):
+    model = small_towers.with_open_clip("hpsv2.1")
+    small_towers.save_hpsv2(model, folder / "hps.pt")
+    model.half().float()
+    scorer = load("hpsv2.1", folder / "hps.pt")
     text, image = embeddings(model, pictures(), "long-side-bars-224")
     ours, seen = scorer.embed_texts(PROMPTS), scorer.embed_images(pictures().items())
     pairs = [(prompt, name) for prompt in PROMPTS for name in seen]
@@ -150,21 +144,18 @@ def test_hps_is_an_open_clip_file_in_half_precision(folder, network):
     assert np.abs(scores - 100 * text @ image.T).max() < 1e-4
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore::torch.jit.TracerWarning")
-def test_openai_publishes_torchscript(folder, network):
-    model = small_towers.with_open_clip(network, quick_gelu=True)
-    for name, value in {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}.items():
-        model.__dict__.pop(name, None)
-        model.register_buffer(name, torch.tensor(value))
-    model.__dict__["attn_mask"] = model._buffers.pop("attn_mask")  # TorchScript would save it, and theirs has none
-    example = torch.zeros(1, 3, 224, 224), torch.ones(1, 77, dtype=torch.long)
-    torch.jit.save(torch.jit.trace(model, example, check_trace=False), folder / "openai.pt")
-    ours = load("clip-b32", network, folder / "openai.pt")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_openai_publishes_torchscript(folder):
+    model = small_towers.with_open_clip("clip-b32")
+    small_towers.save_torchscript(model, folder / "openai.pt")
+    ours = load("clip-b32", folder / "openai.pt")
     text, image = embeddings(model, pictures(), "short-side-crop-224")
     texts, vectors = ours.embed_texts(PROMPTS), ours.embed_images(pictures().items())
     assert np.abs(np.stack([texts[prompt] for prompt in PROMPTS]) - text).max() < 1e-6
     assert np.abs(np.stack(list(vectors.values())) - image).max() < 1e-6
-    exact = load_file("clip-h", small_towers.small("clip-h", network), folder / "openai.pt", "0", device="cpu")
+    exact = load_file(
+        "x", dataclasses.replace(MODELS["clip-b32"], quick_gelu=False), folder / "openai.pt", "0", device="cpu"
+    )
     assert np.abs(exact.embed_texts(PROMPTS)["an owl"] - texts["an owl"]).max() > 1e-4  # the activation is another
 
 
@@ -191,10 +182,12 @@ def test_published_sizes_are_those_of_transformers(name):
         ours = open_clip.CLIP(**open_clip.get_model_config(name)).state_dict()
     assert {key: tensor.shape for key, tensor in theirs.items()} == {key: value.shape for key, value in ours.items()}
     assert {clip.network for clip in MODELS.values()} >= {name}
+    published = dataclasses.replace(MODELS["clip-h"], network=name)
+    assert clip_models.sizes(published, ours, "a file") == open_clip.get_model_config(name)
 
 
-def test_bf16_towers_keep_the_scale_and_score_in_float32(theirs, network):
-    whole, low = (load("pickscore", network, theirs[1], precision) for precision in ("fp32", "bf16"))
+def test_bf16_towers_keep_the_scale_and_score_in_float32(theirs):
+    whole, low = (load("pickscore", theirs[1], precision) for precision in ("fp32", "bf16"))
     assert low.name == "pickscore-bf16" and whole.name == "pickscore" and low.metric == whole.metric
     assert low.scale == whole.scale == pytest.approx(math.exp(math.log(100)))  # in bf16 it would be 98.9 or 102
     a, b = (scorer.embed_images(pictures().items()) for scorer in (whole, low))
@@ -203,17 +196,16 @@ def test_bf16_towers_keep_the_scale_and_score_in_float32(theirs, network):
     assert 0.99 < min(cosines) and max(cosines) < 0.999999
 
 
-def test_what_does_not_fit_is_named(theirs, network, folder, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="pickscore/model.safetensors: tensor transformer.* is missing"):
-        load_file("pickscore", MODELS["pickscore"], theirs[1], "0", device="cpu")
-    state = small_towers.with_open_clip(network, quick_gelu=False).state_dict()
-    torch.save({"state_dict": {k: v for k, v in state.items() if k != "ln_final.bias"}}, tmp_path / "hps.pt")
-    with pytest.raises(ValueError, match="hps.pt: tensor ln_final.bias is missing"):
-        load("hpsv2.1", network, tmp_path / "hps.pt")
+def test_what_does_not_fit_is_named(theirs, tmp_path, monkeypatch):
+    state = small_towers.with_open_clip("hpsv2.1").state_dict()
+    for name in ("ln_final.bias", "visual.conv1.weight", "transformer.resblocks.1.ln_1.weight"):
+        torch.save({"state_dict": {key: state[key] for key in state if key != name}}, tmp_path / "hps.pt")
+        with pytest.raises(ValueError, match=f"hps.pt: tensor {name} is (missing|extra)"):
+            load("hpsv2.1", tmp_path / "hps.pt")
     with pytest.raises(ValueError, match="unknown CLIP 'clip'; known are: clip-b32, "):
         clip_models.load("clip")
     with pytest.raises(ValueError, match="precision 'fp16'; known are: fp32, bf16"):
-        load("pickscore", network, theirs[1], "fp16")
+        load("pickscore", theirs[1], "fp16")
     monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path))
     with pytest.raises(ValueError, match="asset pickscore is missing"):
         clip_models.load("pickscore")
@@ -225,8 +217,8 @@ def test_every_model_is_in_the_asset_table():
         assert clip.preprocessing in PREPROCESSINGS and open_clip.get_model_config(clip.network)
 
 
-def test_image_embeddings_as_features(theirs, network):
-    extractor = ClipImages(load("pickscore", network, theirs[1]))
+def test_image_embeddings_as_features(theirs):
+    extractor = ClipImages(load("pickscore", theirs[1]))
     batch = np.stack([np.roll(pictures()["p3"], i, axis=1) for i in range(18)])
     features, logits = extractor(batch, "short-side-crop-224")
     assert features.shape == (18, 48) and logits.shape == (18, 0) and features.dtype == np.float32
@@ -237,9 +229,9 @@ def test_image_embeddings_as_features(theirs, network):
 
 
 @pytest.fixture
-def published(theirs, network, folder, tmp_path, monkeypatch):
+def published(theirs, folder, tmp_path, monkeypatch):
     """The small models where the real ones would lie, the table saying their sizes and digests."""
-    openai = small_towers.with_open_clip(network, quick_gelu=True, seed=1)
+    openai = small_towers.with_open_clip("clip-l14", seed=1)
     torch.save(openai.state_dict(), folder / "openai_state.pt")
     files = {"pickscore": theirs[1], "clip-l14": folder / "openai_state.pt"}
     monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path / "assets"))
@@ -249,7 +241,6 @@ def published(theirs, network, folder, tmp_path, monkeypatch):
             source=assets.Hub("some/one", "0" * 40, f"{name}{path.suffix}"),
         )  # fmt: skip
         monkeypatch.setitem(assets.ASSETS, name, asset)
-        monkeypatch.setitem(MODELS, name, small_towers.small(name, network))
         assets.place(asset).parent.mkdir(parents=True, exist_ok=True)
         assets.place(asset).write_bytes(path.read_bytes())
     return files

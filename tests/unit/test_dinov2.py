@@ -14,14 +14,14 @@ from evaluation import dinov2, extractors
 from wuerstchen import weights
 from wuerstchen.assets import find
 
-SIZES = {"depth": 2, "embed_dim": 48, "num_heads": 3}
+WIDTH = 128
 
 
 @pytest.fixture(scope="module")
 def theirs():
     """transformers' model for 224 px; its 16 x 16 positions will be those that ours computes."""
     torch.manual_seed(0)
-    config = Dinov2Config(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, image_size=224, patch_size=14)
+    config = Dinov2Config(hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2, image_size=224, patch_size=14)
     model = Dinov2Model(config).eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
@@ -36,8 +36,8 @@ def original(theirs, tmp_path_factory):
     state = load_file(folder / "model.safetensors")
     tensors = {
         "cls_token": state["embeddings.cls_token"],
-        "pos_embed": torch.randn(1, 1 + 37 * 37, 48, generator=torch.Generator().manual_seed(1)),
-        "mask_token": torch.zeros(1, 48),
+        "pos_embed": torch.randn(1, 1 + 37 * 37, WIDTH, generator=torch.Generator().manual_seed(1)),
+        "mask_token": torch.zeros(1, WIDTH),
     }
     for kind in ("weight", "bias"):
         tensors[f"patch_embed.proj.{kind}"] = state[f"embeddings.patch_embeddings.projection.{kind}"]
@@ -59,7 +59,7 @@ def original(theirs, tmp_path_factory):
 def extractor(path) -> dinov2.DINOv2:
     """The extractor at the small size."""
     made = object.__new__(dinov2.DINOv2)
-    made.sha256, made._model = "0" * 64, dinov2.build(weights.read(path), path, **SIZES)
+    made.sha256, made._model = "0" * 64, dinov2.build(weights.read(path), path)
     return made
 
 
@@ -71,7 +71,7 @@ def test_features_are_those_of_transformers(theirs, original):
     steps = [Resize((224, 224), InterpolationMode.BICUBIC), ToTensor(), Normalize(dinov2.MEAN, dinov2.DEVIATION)]
     pixels = torch.stack([Compose(steps)(Image.fromarray(picture)) for picture in pictures])
     expected = theirs(pixels).pooler_output.numpy()  # the class token after the norm
-    assert features.shape == (18, 48) and logits.shape == (18, 0) and features.dtype == np.float32
+    assert features.shape == (18, WIDTH) and logits.shape == (18, 0) and features.dtype == np.float32
     assert np.abs(features - expected).max() < 1e-5
     assert expected.std(axis=0).mean() > 1e-3
 
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_named(original, tmp_path, monkeypatch):
     tensors = weights.read(original)
     del tensors["blocks.1.ls2.gamma"]
     with pytest.raises(ValueError, match="a file: tensor blocks.1.ls2.gamma is missing"):
-        dinov2.build(tensors, "a file", **SIZES)
+        dinov2.build(tensors, "a file")
     monkeypatch.setenv("WUERSTCHEN_ASSETS", str(tmp_path))
     for name, asset in {"dinov2": "dinov2-l14", "clip-l14-336": "clip-l14-336"}.items():
         with pytest.raises(ValueError, match=f"asset {asset} is missing"):

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from filled import fill, wave
+from filled import wave
 from scipy.stats import kstest, truncnorm
+from small_gans import VOCABULARY, WORDS, filled, write_df_gan, write_galip
 
 from evaluation.clip_models import Tokens
 from evaluation.generators import df_gan, galip, make
@@ -21,7 +22,6 @@ from evaluation.generators.deep_fusion import Decoder
 from wuerstchen import assets
 
 PROMPTS = [{"id": f"p-{i}", "prompt": text} for i, text in enumerate(["A red bus.", "two DOGS run", "Ω", "a red dog"])]
-WORDS = ["<end>", "a", "red", "bus", "two", "dogs", "run", "dog"]
 
 
 def names(tensors: dict[str, torch.Tensor]) -> tuple[int, str]:
@@ -33,12 +33,6 @@ def names(tensors: dict[str, torch.Tensor]) -> tuple[int, str]:
 def on_meta(kind: type, *args: int) -> torch.nn.Module:
     with torch.device("meta"):
         return kind(*args)
-
-
-def filled(kind: type, *args: int) -> torch.nn.Module:
-    network = kind(*args).eval().requires_grad_(False)
-    network.load_state_dict(fill(network.state_dict()))
-    return network
 
 
 def assert_like(ours: torch.Tensor, mean: float, std: float, some: list[float]) -> None:
@@ -91,19 +85,6 @@ def test_galip_with_clip_at_its_own_width():
     pictures = filled(galip.Galip, 4)(wave("noise", (2, 100)), wave("text", (2, 512)))
     some = [-0.210335, -0.104501, -0.080894, 0.109152, -0.144997, -0.084331, 0.120549]
     assert_like(pictures, -0.039920917453758066, 0.0690899985577627, some)
-
-
-VOCABULARY = {word: number for number, word in enumerate(WORDS)}
-
-
-def write_df_gan(folder: Path) -> None:
-    """The three official files in small, with the prefix of several GPUs before the generator's names."""
-    generator = {f"module.{name}": tensor for name, tensor in fill(df_gan.DFGan(4).state_dict()).items()}
-    models = {"model": {"netG": generator, "netD": {}, "netC": {}}, "optimizers": {"optimizer_G": {}}, "epoch": 290}
-    torch.save(models, folder / "state_epoch_290.pth")
-    torch.save(fill(df_gan.SentenceEncoder(len(WORDS), 300).state_dict()), folder / "text_encoder100.pth")
-    captions = [[[1, 2, 3]], [[4, 5, 6]], dict(enumerate(WORDS)), VOCABULARY]
-    (folder / "captions_DAMSM.pickle").write_bytes(pickle.dumps(captions, protocol=2))
 
 
 def test_df_gan_draws_from_its_files(tmp_path):
@@ -177,13 +158,6 @@ def test_files_that_do_not_fit_are_named(tmp_path, monkeypatch):
     (tmp_path / "captions_DAMSM.pickle").write_bytes(pickle.dumps([[], [], {}, many]))
     with pytest.raises(ValueError, match=r"11 words, but .*text_encoder100.pth knows 8"):
         make("df-gan", tmp_path, {})
-
-
-def write_galip(folder: Path) -> galip.Galip:
-    """The official file in small: GALIP's own sizes but for the widths and CLIP's depth."""
-    network = filled(galip.Galip, 4, 64, 9)
-    torch.save({"model": {"netG": network.state_dict(), "netD": {}, "netC": {}}}, folder / "pre_cc12m.pth")
-    return network
 
 
 class CountedWords(torch.nn.Module):

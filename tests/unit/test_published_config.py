@@ -14,7 +14,7 @@ from evaluation.resizes import parse
 from workflow import published
 from workflow.settings import SCHEMA, problems, published_schema
 from wuerstchen.assets import ASSETS
-from wuerstchen.presets import preset
+from wuerstchen.sampling import SAMPLING
 
 Change = Callable[[dict], object]
 
@@ -36,10 +36,9 @@ def test_the_study_itself_is_valid_and_has_the_papers_models_sets_and_manipulati
 
 
 def test_what_the_paper_leaves_open_is_said_to_be_assumed(released: dict) -> None:
-    said = preset("paper").sampling
-    assert released["sampling"]["wuerstchen"] == {
-        key: getattr(said, key) for key in ("steps_c", "guidance_c", "steps_b", "guidance_b")
-    }
+    assert released["sampling"]["wuerstchen"] == {"sampling": "paper"}
+    enum = published_schema()["properties"]["sampling"]["properties"]["wuerstchen"]["properties"]["sampling"]["enum"]
+    assert enum == list(SAMPLING)
     of = {assumption["of"] for assumption in released["assumptions"]}
     assert {"sampling.wuerstchen", "prompts.coco-30k.protocol", "models.baseline-ldm", "robustness"} <= of
 
@@ -68,6 +67,15 @@ def test_all_files_of_others_are_listed_once(released: dict) -> None:
     own["prompts"] = {"mine": {"loader": "parti", "count": 9, "file": "p.tsv"}}
     assert published.assets(own) == ["sd-xl", "clip-l14-336", "inception", "coco/val2014", "celeba-hq"]
     assert published.paths(own) == ["p.tsv", "my pictures"]
+
+
+def test_a_baseline_of_ones_own_says_how_it_draws(released: dict) -> None:
+    released["models"].append({"id": "baseline-ldm", "weights": "results/paper/train"})
+    assert problems(released) == [
+        f"sampling.baseline-ldm.{key}: missing; baseline-ldm has no {key} of its own." for key in ("steps", "guidance")
+    ]
+    released["sampling"]["baseline-ldm"] = {"steps": 60, "guidance": 4.0}
+    assert problems(released) == []
 
 
 def test_own_pictures_take_one_line(released: dict) -> None:
@@ -99,6 +107,7 @@ def test_own_pictures_take_one_line(released: dict) -> None:
         (lambda c: c["models"].append(5), "models[6]: 5 should be a text (A model's id)."),
         (lambda c: c["models"].__setitem__(0, "wuerstchen"), "models[0].weights: missing; wuerstchen needs a publishe"),
         (lambda c: c["sampling"].update(ldm={"steps": 5}), "sampling.ldm: ldm is not one of the study's models (wuers"),
+        (lambda c: c["sampling"]["wuerstchen"].update(sampling="own"), '"own" is not known. Allowed: paper, r'),
         (lambda c: c["sampling"]["sd-xl"].update(steps=0), "sampling.sd-xl.steps: 0 should be at least 1"),
         (lambda c: c["robustness"]["sets"]["coco"].update(prompts="names"), "robustness.sets.coco.prompts: names is n"),
         (lambda c: c["robustness"].update(manipulations=["jpg"]), 'robustness.manipulations[0]: "jpg" is not known.'),

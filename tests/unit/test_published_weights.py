@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import small_clip
+import small_wuerstchen
 import torch
-from diffusers import DDPMWuerstchenScheduler, WuerstchenCombinedPipeline
-from diffusers.pipelines.deprecated.wuerstchen import PaellaVQModel, WuerstchenDiffNeXt, WuerstchenPrior
 from hub_server import HubServer
 from safetensors.torch import load_file, save_file
 
@@ -24,50 +23,17 @@ PROMPTS = ["a cat dressed as a fire fighter", ""]
 FOLDERS = {"stage-a": "vqgan", "stage-b": "decoder", "stage-c": "prior_prior"}
 
 
-def randomised(net: torch.nn.Module) -> torch.nn.Module:
-    """Random values everywhere, statistics of batch norms too."""
-    for tensor in net.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.copy_(0.05 * torch.randn_like(tensor) + (tensor > 0.5) * 1.0)
-    return net.eval().requires_grad_(False)
-
-
 @pytest.fixture(scope="session")
 def theirs():
     """The modules of a small Würstchen, all of diffusers and transformers."""
-    torch.manual_seed(0)
-    nets = {
-        "stage-a": PaellaVQModel(bottleneck_blocks=2, embed_dim=16, num_vq_embeddings=32, scale_factor=0.43),
-        "stage-b": WuerstchenDiffNeXt(
-            c_hidden=[8, 16, 32, 32],
-            nhead=[-1, 2, 4, 4],
-            blocks=[1, 2, 3, 1],
-            c_cond=24,
-            clip_embd=32,
-        ),
-        "stage-c": WuerstchenPrior(c=32, c_cond=40, depth=2, nhead=4),
-    }
-    text = {"": small_clip.model(32, 2, 4, seed=1), "prior_": small_clip.model(40, 3, 5, seed=2)}
-    return {name: randomised(net) for name, net in nets.items()} | text
+    return small_wuerstchen.modules()
 
 
 @pytest.fixture(scope="session")
 def saved(theirs, tmp_path_factory):
     """The folder that diffusers saves the whole pipeline to."""
-    tokenizer = small_clip.tokenizer()
-    pipeline = WuerstchenCombinedPipeline(
-        tokenizer=tokenizer,
-        text_encoder=theirs[""],
-        decoder=theirs["stage-b"],
-        scheduler=DDPMWuerstchenScheduler(),
-        vqgan=theirs["stage-a"],
-        prior_tokenizer=tokenizer,
-        prior_text_encoder=theirs["prior_"],
-        prior_prior=theirs["stage-c"],
-        prior_scheduler=DDPMWuerstchenScheduler(),
-    )
     folder = tmp_path_factory.mktemp("saved")
-    pipeline.save_pretrained(folder)
+    small_wuerstchen.save(theirs, folder)
     return folder
 
 
@@ -221,7 +187,16 @@ def test_the_evaluation_draws_with_it(saved, hub, tmp_path):
     own = preset("released-v2").sampling
     assert record["guidance"] == {"c": own.guidance_c, "b": own.guidance_b}
     assert record["settings"]["steps_c"] == 2 and record["settings"]["start_b"] == own.start_b
-    assert len(record["weights_sha256"]) == 64
+    assert len(record["weights_sha256"]) == 64 and record["sampling"] == "the weights' own"
+    by_name = make("wuerstchen", saved, {"steps_c": 2.0}, sampling="paper").describe()
+    said = preset("paper").sampling
+    assert by_name["sampling"] == "paper" and by_name["settings"]["steps_c"] == 2
+    assert by_name["settings"]["guidance_b"] == said.guidance_b != own.guidance_b
+    assert by_name["settings"]["start_b"] == own.start_b  # which the weights were trained for
+    with pytest.raises(ValueError, match="--sampling: paper is of wuerstchen alone; sd-xl takes --set"):
+        make("sd-xl", None, {}, sampling="paper")
+    with pytest.raises(ValueError, match="--sampling: 'own' is not known; use paper or released"):
+        make("wuerstchen", saved, {}, sampling="own")
     with pytest.raises(ValueError, match="model released-v2: .* are missing; run"):
         make("wuerstchen", Path("released-v2"), {})
     assets.main(["fetch", "released-v2"])

@@ -83,7 +83,9 @@ def _pictures(study: Study, prompts: str, number: int) -> None:
         pixels = {name: random.integers(0, 256, (300, 300, 3), np.uint8) for name in ids}
         by_model[model] = spectra((name, picture[:64, :64]) for name, picture in pixels.items())
         pictures = {name: Image.fromarray(picture) for name, picture in pixels.items()}
-        write_shard(study.directory / f"images/{model}/{prompts}/0000.zip", pictures, {"model": model})
+        settings = {"steps_c": 60, "guidance_c": 4.0, "steps_b": 12} if model == "wuerstchen" else None
+        how = {"sampler": "ddpm", "sampling": "paper", "settings": settings} if settings else {"sampler": None}
+        write_shard(study.directory / f"images/{model}/{prompts}/0000.zip", pictures, {"model": model} | how)
     for model, found in by_model.items() if real else ():
         record = measured(found, None if model == "real" else by_model["real"], 0)
         write_json(study.directory / f"scores/power-spectrum/{model}/{prompts}.json", record | {"model": model, "n": 4})
@@ -145,7 +147,7 @@ def test_table_2_names_the_protocol_and_keeps_it_apart(study: Study, tmp_path: P
     under = [row for row in rows if row["protocol"] == "coco30k-clean"]
     assert [row["model"] for row in under] == ["Würstchen", "SD 2.1", "mine"]
     assert (under[1]["fid"], under[1]["fid_low"], under[1]["coverage"]) == ("1.0", "0.0", "61.0")
-    assert under[0]["sampling_steps"] == "60 + 12" and under[1]["sampling_steps"] == "its own"
+    assert under[0]["sampling_steps"] == "60 + 12" and under[1]["sampling_steps"] == "n/a"
     assert under[2]["fid"].startswith("not run: there is no scores/fid/mine/coco-30k.json")
     others = {(row["prompts"], row["model"]): row for row in rows if row["block"] == "measured" and row not in under}
     assert others["coco-30k", "SD 2.1"]["cmmd"] == "81.0" and others["coco-30k", "SD 2.1"]["fid"] == "n/a"

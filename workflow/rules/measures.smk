@@ -12,6 +12,7 @@ rule extract:
     benchmark:
         "results/{study}/benchmarks/extract/{extractor}/{model}/{prompts}.tsv"
     wildcard_constraints:
+        extractor="inception",
         model="|".join(map(re.escape, MODELS)),
     conda:
         "../../environment.yml"
@@ -24,6 +25,42 @@ rule extract:
         how=extraction_flags,
     shell:
         "python -m evaluation.features --of {output} {input.pictures} {params.how} > {log} 2>&1"
+
+
+# What no protocol changes is the same for all sets: one job, since to load a network takes long.
+rule extract_of_sets:
+    input:
+        pictures=lambda wildcards: [
+            shard for prompts in SETS_WITH_REFERENCE for shard in shards(wildcards.model, prompts)
+        ],
+    output:
+        collect(
+            "results/{{study}}/features/{{extractor}}/{{model}}/{prompts}.npz",
+            prompts=SETS_WITH_REFERENCE or ["none"],
+        ),
+    log:
+        "results/{study}/logs/features/{extractor}/{model}.log",
+    benchmark:
+        "results/{study}/benchmarks/extract_of_sets/{extractor}/{model}.tsv"
+    wildcard_constraints:
+        extractor="|".join(EXTRACTION),
+        model="|".join(map(re.escape, MODELS)),
+    conda:
+        "../../environment.yml"
+    threads: 4
+    resources:
+        mem="16GB",
+        runtime="8h",
+        gpu=1,
+    params:
+        of=lambda wildcards: " ".join(
+            f"--of {STUDY}/features/{wildcards.extractor}/{wildcards.model}/{prompts}.npz"
+            f" {' '.join(shards(wildcards.model, prompts))}"
+            for prompts in SETS_WITH_REFERENCE
+        ),
+        how=lambda wildcards: EXTRACTION[wildcards.extractor],
+    shell:
+        "python -m evaluation.features {params.of} {params.how} > {log} 2>&1"
 
 
 # Of the files as they are: those that the prompts name or, where a protocol's reference is all, all of them.

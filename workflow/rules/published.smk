@@ -48,9 +48,10 @@ def weights_flags(wildcards):
 
 
 def sampling_flags(wildcards):
-    """A model's sampling settings, such as `--set steps=50`."""
-    settings = config["sampling"].get(wildcards.model, {})
-    return "--set " + " ".join(f"{key}={value}" for key, value in settings.items()) if settings else ""
+    """A model's sampling settings, such as `--sampling paper --set guidance_c=6`."""
+    settings = dict(config["sampling"].get(wildcards.model, {}))
+    name = f"--sampling {settings.pop('sampling')} " if "sampling" in settings else ""
+    return name + ("--set " + " ".join(f"{key}={value}" for key, value in settings.items()) if settings else "")
 
 
 def list_flags(wildcards):
