@@ -1,6 +1,7 @@
 """Which source files a program is made of, so that a cheap step is redone when one of them changes."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -21,14 +22,18 @@ def sources(module: str, root: Path = ROOT) -> list[str]:
     return sorted(found)
 
 
+@cache  # a plan asks for the same files for every rule that depends on code
 def imports(path: Path) -> list[str]:
     """Names of all modules that a source file imports, at its top or inside a function."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+    names, waiting = [], [ast.parse(path.read_text(encoding="utf-8"), str(path))]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        # no expression has an import in it, and most of a file is expressions
+        waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
     return names
 
 

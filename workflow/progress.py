@@ -21,6 +21,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
 from workflow.done import clock
+from workflow.runlog import job_name
 from workflow.timing import TABLE, expected_seconds, in_words, measured_seconds, seconds_left
 from wuerstchen.files import read_json
 
@@ -82,9 +83,7 @@ class LogHandler(LogHandlerBase):
                 study = record.benchmark.split("/benchmarks/")[0].split("/seeds/")[0]
                 self.before = measured_seconds(Path(study))
             self.waiting[record.rule_name] -= 1
-            # of the study only seeds/<seed> is worth reading
-            words = [value.partition("/")[2] if key == "study" else value for key, value in record.wildcards.items()]
-            self.running[record.jobid] = (record.rule_name, " ".join([record.rule_name, *filter(None, words)]), now)
+            self.running[record.jobid] = (record.rule_name, job_name(record.rule_name, record.wildcards), now)
         elif event == LogEvent.JOB_FINISHED and record.job_id in self.running:
             rule, name, start = self.running.pop(record.job_id)
             self.done += 1
