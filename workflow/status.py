@@ -93,7 +93,7 @@ def waiting(run: Run) -> dict[str, int]:
 
 
 def time_left(run: Run, study: Path, now: float) -> str:
-    """Seconds until the last job ends, in words, with what the number rests on."""
+    """Seconds until the last job ends, in words, and the rules of which nothing is known yet."""
     config = study / "config.yaml"
     preset = yaml.safe_load(config.read_text(encoding="utf-8")).get("preset") if config.is_file() else None
     table = read_json(TABLE)  # of the preset's trainings on another machine, whose proportions hold here
@@ -107,10 +107,11 @@ def time_left(run: Run, study: Path, now: float) -> str:
     rest = waiting(run)
     unknown = sorted({rule for rule, number in rest.items() if number} | {rule for rule, _ in ages})
     unknown = [rule for rule in unknown if rule not in took and rule != TARGET]
-    said = in_words(seconds_left(rest, ages, took, rule_links(), run.at_once or 1))
-    if unknown:
-        return f"{said}, and what these take, of which no job has ended yet: {', '.join(unknown)}"
-    return said
+    seconds = seconds_left(rest, ages, took, rule_links(), run.at_once or 1)
+    if not unknown:
+        return in_words(seconds)
+    known = f"{in_words(seconds)}, and " if seconds else ""
+    return f"{known}what these take, of which no job has ended yet: {', '.join(unknown)}"
 
 
 def state_of(run: Run, now: float) -> str:
