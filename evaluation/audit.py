@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from evaluation.claims import VERDICTS, Claim, cost, measurements, networks, people, text
+from evaluation.claims import FIELDS, VERDICTS, Claim, cost, measurements, networks, people, text
 from evaluation.printing import Block, Column, Table, to_csv, to_markdown
 from evaluation.printing import text as cell
 from wuerstchen.files import write_text
@@ -22,7 +22,6 @@ TOPICS: dict[str, Callable[[], list[Claim]]] = {
     "The study with people": people.claims,
     "Formulas, and the text against itself": text.claims,
 }
-FIELDS = ("topic", "name", "claim", "where", "printed", "recomputed", "verdict", "how")
 COLUMNS = tuple(
     Column(title, cell(field), right=False)
     for title, field in zip(("Claim", "Where", "Paper", "Recomputed", "Verdict", "How"), FIELDS[2:], strict=True)

@@ -5,10 +5,12 @@ verdict is never written by hand: it follows from the printed and the recomputed
 (`holds`), from two places of the paper (`evaluation.claims.text`), or from what the paper leaves out (`unknown`).
 """
 
+import csv
 import math
 import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from evaluation import published
 
@@ -20,6 +22,8 @@ VERDICTS = {
     "cannot be checked": ("?", "the paper does not give what that would take"),
 }
 AGREES, WITHIN_ROUNDING, DIFFERS, UNKNOWN = VERDICTS
+# The columns in which evaluation.audit writes them.
+FIELDS = ("topic", "name", "claim", "where", "printed", "recomputed", "verdict", "how")
 
 
 @dataclass(frozen=True)
@@ -92,3 +96,13 @@ def unknown(name: str, how: str, shown: str = "no inputs", value: float | None =
 def millions(value: float) -> str:
     """A count in millions: `1,349.4M`, `3.86M`."""
     return f"{value / 1e6:,.{1 if value >= 1e7 else 2}f}M"
+
+
+def read(path: Path) -> dict[str, list[dict[str, str]]]:
+    """The rows that evaluation.audit wrote, by topic. Raises ValueError where its columns are not FIELDS."""
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if tuple(reader.fieldnames or ()) != FIELDS:
+        raise ValueError(f"{path}: the columns are {reader.fieldnames}, but should be {', '.join(FIELDS)}")
+    return {topic: [row for row in rows if row["topic"] == topic] for topic in dict.fromkeys(r["topic"] for r in rows)}

@@ -81,7 +81,7 @@ def formulas() -> list[Claim]:
             "Mean and variance against Bayes' rule on the forward process, over a cosine schedule of 1000 steps.",
             error,
         ),
-        unknown("stage-b-text", "No numbers are given. The report's part on appendix D measures it at small scale."),
+        unknown("stage-b-text", "No numbers are given. The study that trains small networks measures it."),
     ]
 
 
