@@ -19,7 +19,7 @@ import jinja2
 import yaml
 from PIL import Image
 
-from evaluation import published_verdicts
+from evaluation import claims, published_verdicts
 from evaluation.choices import choices_table
 from evaluation.findings import duration, energy, headlines, mass
 from evaluation.intervals import COVERS
@@ -310,6 +310,17 @@ def tables(study: Study, sweep: Path | None) -> dict[str, tuple[Table, Printed]]
     return {table.name: (table, printed(table)) for table in ours}
 
 
+def arithmetic(study: Study) -> dict[str, Any] | None:
+    """What evaluation.audit wrote of the paper's claims: `topics` of rows, and how often each verdict was given."""
+    path = study.directory / "tables" / "audit.csv"
+    if not path.is_file():
+        return None
+    topics = claims.read(path)
+    counts = Counter(row["verdict"] for rows in topics.values() for row in rows)
+    words = [{"word": word, "meaning": said[1], "count": counts[word]} for word, said in claims.VERDICTS.items()]
+    return {"topics": topics, "verdicts": words, "marks": {word: said[0] for word, said in claims.VERDICTS.items()}}
+
+
 def _or_none(value: Any) -> Any:
     return None if isinstance(value, NotRun) else value
 
@@ -338,6 +349,7 @@ def page(study: Study, sweep: Path | None = None) -> str:
         gallery=gallery(study),
         tables=tables(study, sweep),
         carbon=_or_none(study.read("carbon.json")),
+        audit=arithmetic(study),
         wall=None if isinstance(summary, NotRun) else summary["wall_seconds"]["total"],
         rules=seconds_by_rule(study),
         workload_seconds=seconds_of(study, "train_probe", "workload"),

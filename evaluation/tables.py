@@ -258,7 +258,7 @@ def training_cost(study: Study, stages: Sequence[str]) -> Record:
         "device_hours": sum(usage["seconds"] * usage["count"] for usage in usages.values()) / 3600,
         "train_samples": sum(usage["samples"] for usage in usages.values()),
         "kwh": kwh,
-        "carbon_kg": carbon if isinstance(carbon, NotRun) else kwh * carbon["run"]["kg_per_kwh"],
+        "carbon_kg": carbon if isinstance(carbon, NotRun) else kwh * carbon["run"]["pue"] * carbon["run"]["kg_per_kwh"],
         "energy": "measured" if measured else "estimated",
     }
 

@@ -11,10 +11,19 @@ from torch import nn
 from wuerstchen.compressor import SemanticCompressor
 from wuerstchen.paper import BASELINE_READINGS, paper_presets
 from wuerstchen.probe import ProbeDecoder
-from wuerstchen.stage_a import StageA
+from wuerstchen.stage_a import MixingBlock, StageA
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
 from wuerstchen.weights import parameters
+
+
+def stage_a_as_worded(c: int = 384, c_latent: int = 4, codebook: int = 8192) -> nn.Module:
+    """The layers of Stage A as E.1 words them, to be counted: all blocks of one width, 16 and 1 in the decoder."""
+    encoder = [nn.Conv2d(12, c, 1), MixingBlock(c), nn.Conv2d(c, c, 4, stride=2, padding=1), MixingBlock(c)]
+    encoder += [nn.Conv2d(c, c_latent, 1, bias=False), nn.BatchNorm2d(c_latent)]
+    decoder = [nn.Conv2d(c_latent, c, 1), *(MixingBlock(c) for _ in range(16))]
+    decoder += [nn.ConvTranspose2d(c, c, 4, stride=2, padding=1), MixingBlock(c), nn.Conv2d(c, 12, 1)]
+    return nn.ModuleList([*encoder, nn.Embedding(codebook, c_latent), *decoder])
 
 
 def counted() -> list[tuple[str, str, int]]:
@@ -24,6 +33,7 @@ def counted() -> list[tuple[str, str, int]]:
     with torch.device("meta"):
         networks: list[tuple[str, str, nn.Module]] = [
             ("Stage A", "18M", StageA(paper.stage_a)),
+            ("Stage A, as E.1 words it", "18M", stage_a_as_worded()),
             ("Stage B", "1B", UNet(paper.stage_b)),
             *((f"Stage C, {name}", "0.99B", StageC(preset.stage_c)) for name, preset in presets.items()),
             ("Semantic Compressor", "", SemanticCompressor(paper.compressor)),

@@ -13,12 +13,24 @@ carbon.csv  what Table 2's carbon column follows from. gpu_hours; gpu_watts: the
             the calculator of Lacoste et al.; grams_per_kwh: its grid intensity for the region that gives the printed
             value (the paper names none, and the model cards of both SD rows say us-east); printed: Table 2's value;
             rounded_to_kg: the unit to which that was rounded.
+
+What evaluation.audit recomputes the paper's claims from; `source` is a place in the paper or elsewhere, `printed` the
+paper's words in which the number stands, empty where it is from elsewhere:
+
+claims.csv       claim, where and printed of each claim by name; said: the printed number where `printed` is not one by
+                 itself; unit: its precision where that is not its last digit.
+trainings.csv    each phase of each training: model, phase, steps, batch_size.
+inputs.csv       single numbers by name (`inputs`): hours on A100 GPUs, people, votes, prompts, sides in pixels, steps.
+statements.csv   what the paper says in two ways. claim: of what; where, printed: what one place says; where_else,
+                 elsewhere: what another does; how: what else is known.
+sensitivity.csv  grids, devices and data centres to compute carbon for: gpu_watts of one GPU, grams_per_kwh of CO2 eq.,
+                 pue: energy of the data centre over that of its devices.
 """
 
 import csv
 from pathlib import Path
 
-TABLES = ("table1", "table2", "table3", "carbon")
+TABLES = ("table1", "table2", "table3", "carbon", "claims", "trainings", "inputs", "statements", "sensitivity")
 MARKS = "*†≈>"
 
 
@@ -28,6 +40,16 @@ def rows(name: str) -> list[dict[str, str]]:
         raise ValueError(f"table: {name!r}, but the paper's tables are {', '.join(TABLES)}")
     with open(Path(__file__).with_name(f"{name}.csv"), encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def inputs() -> dict[str, float]:
+    """The numbers of inputs.csv by name."""
+    return {row["name"]: float(row["value"]) for row in rows("inputs")}
+
+
+def samples(model: str) -> float:
+    """Steps times batch size over all phases of a model's training in trainings.csv."""
+    return sum(float(row["steps"]) * float(row["batch_size"]) for row in rows("trainings") if row["model"] == model)
 
 
 def marks(cell: str) -> str:

@@ -16,6 +16,8 @@ from pathlib import Path
 import yaml
 from PIL import Image, ImageDraw
 
+from evaluation.carbon import consistent, sensitivity
+from evaluation.claims import FIELDS
 from evaluation.sample import shard_prompts
 from workflow.settings import shard_count
 from wuerstchen.files import write_json, write_jsonl, write_text
@@ -77,6 +79,7 @@ def _template() -> tempfile.TemporaryDirectory:
     _speed(directory)
     _curve(directory)
     _carbon(directory)
+    _audit(directory)
     _benchmarks(directory)
     return folder
 
@@ -266,7 +269,21 @@ def _carbon(directory: Path) -> None:
         | {"region": "made-up", "kg": 2275.68, "printed": "2,276", "printed_kg": 2276.0, "holds": True}
     ]
     run = {"rows": rows, "total_seconds": 672.0, "total_kwh": 0.0016, "total_kg": 0.0006, "kg_per_kwh": 0.37}
-    write_json(directory / "carbon.json", {"paper": paper, "run": run | {"source": CONFIG["carbon"]["source"]}})
+    run |= {"pue": 1.0, "source": CONFIG["carbon"]["source"]}
+    equal = {"kg_per_kwh": 0.37, "gpu_watts": 250.0, "pue": 1.0, "rows": consistent(0.37)}
+    record = {"paper": paper, "consistent": equal, "sensitivity": sensitivity(), "run": run}
+    write_json(directory / "carbon.json", record)
+
+
+def _audit(directory: Path) -> None:
+    """Two claims, made up but for their verdicts."""
+    path = directory / "tables/audit.csv"
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(FIELDS)
+        writer.writerow(("Sums", "one", "One and <one>", "section 0", "3", "2", "differs", "1 + 1."))
+        writer.writerow(("Sums", "two", "Two and two", "section 0", "4", "4", "agrees", "2 + 2."))
 
 
 def _benchmarks(directory: Path) -> None:

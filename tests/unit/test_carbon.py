@@ -60,13 +60,62 @@ def test_run_sums_and_marks():
     assert run["source"] == "a grid"
 
 
+def test_equal_conditions_by_hand():
+    rows = {row["model"]: row for row in carbon.consistent(0.37)}
+    by_hand = {
+        "Würstchen, Stage C": 2275.685,  # 6150.5 x 0.37
+        "Würstchen, Stages B and C": 3293.185,  # 35,602 h: 8900.5 x 0.37
+        "Baseline LDM": 2312.5,
+        "SD 1.4": 13_875.0,
+        "SD 2.1": 18_500.0,
+    }
+    assert {model: row["kg"] for model, row in rows.items()} == pytest.approx(by_hand)
+    assert rows["SD 2.1"]["times"] == pytest.approx(200_000 / 35_602)
+    hotter = {row["model"]: row for row in carbon.consistent(0.37, gpu_watts=400, pue=1.1)}
+    assert hotter["SD 2.1"]["kg"] == pytest.approx(32_560) and hotter["SD 2.1"]["kwh"] == pytest.approx(88_000)
+    assert {model: row["times"] for model, row in hotter.items()} == {m: row["times"] for m, row in rows.items()}
+
+
+def test_sensitivity_by_hand():
+    """(Stage C, SD 2.1) in kg for some rows, worked out with a calculator."""
+    rows = {row["name"]: row["kg"] for row in carbon.sensitivity()}
+    by_hand = {
+        "as the paper has it for Würstchen": (2275.685, 18_500.0),
+        "grid intensity not rounded": (2262.154, 18_390.0),
+        "grid of the printed Stable Diffusion rows": (1845.15, 15_000.0),
+        "A100 SXM4 instead of PCIe": (3641.096, 29_600.0),
+        "A100 SXM4 in an average data centre": (5752.932, 46_768.0),
+        "Google Cloud in Virginia": (1980.461, 16_100.0),
+        "average of the United States in 2023": (2272.4437, 18_473.65),
+        "a grid mostly of water power": (123.01, 1000.0),
+        "a grid mostly of coal": (5658.46, 46_000.0),
+    }
+    assert set(rows) == set(by_hand)
+    for name, (ours, theirs) in by_hand.items():
+        found = rows[name]["Würstchen, Stage C"], rows[name]["SD 2.1"]
+        assert found == pytest.approx((ours, theirs), rel=1e-5)
+
+
+def test_a_data_centre_takes_more_than_its_devices():
+    run = carbon.run([("train-a", USAGE)], 0.5, "a grid", pue=1.5)
+    assert run["total_kwh"] == 0.004 and run["total_kg"] == pytest.approx(0.003) and run["pue"] == 1.5
+    assert run["rows"][0]["kg"] == pytest.approx(0.003)
+
+
 def test_program(tmp_path):
     (tmp_path / "usage.json").write_text(json.dumps(USAGE))
     out = tmp_path / "carbon.json"
     usages = [f"a={tmp_path}/usage.json", f"b={tmp_path}/usage.json"]
-    carbon.main(["--usage", *usages, "--kg-per-kwh", "0.37", "--source", "grid", "--out", str(out)])
+    flags = ["--kg-per-kwh", "0.37", "--source", "grid", "--out", str(out)]
+    carbon.main(["--usage", *usages, *flags])
     result = json.loads(out.read_text())
     assert [row["step"] for row in result["run"]["rows"]] == ["a", "b"] and len(result["paper"]) == 4
+    assert result["consistent"] | {"rows": []} == {"kg_per_kwh": 0.37, "gpu_watts": 250.0, "pue": 1.0, "rows": []}
+    carbon.main(["--usage", *usages, *flags, "--pue", "1.2", "--gpu-watts", "400"])
+    assert json.loads(out.read_text())["consistent"]["rows"][-1]["kg"] == pytest.approx(200_000 * 0.4 * 1.2 * 0.37)
+    for flag, value in (("--pue", "0.9"), ("--gpu-watts", "0"), ("--pue", "nan")):
+        with pytest.raises(SystemExit, match=f"{flag}: .* at least 1"):
+            carbon.main([*flags, flag, value])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# what `evaluation` may use of `wuerstchen` beyond drawing pictures: plain plumbing
+# what `evaluation` may use of `wuerstchen` beyond drawing pictures: plain plumbing, and parameters counted
 PLUMBING = {
     "wuerstchen.assets",
     "wuerstchen.files",
@@ -14,6 +14,7 @@ PLUMBING = {
     "wuerstchen.progress",
     "wuerstchen.seeds",
     "wuerstchen.shards",
+    "wuerstchen.sizes",
     "wuerstchen.usage",
     "wuerstchen.weights",
 }

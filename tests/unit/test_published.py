@@ -93,3 +93,25 @@ def test_every_number_can_be_read():
 def test_an_unknown_table_is_refused():
     with pytest.raises(ValueError, match="'table9'"):
         published.rows("table9")
+
+
+def test_what_is_recomputed_from_stands_in_the_paper(paper):
+    flat = " ".join(paper.split())
+    for table in ("trainings", "inputs"):
+        for row in published.rows(table):
+            assert bool(row["printed"]) == row["source"].startswith("paper"), row
+            assert " ".join(row["printed"].split()) in flat, row
+
+
+@pytest.mark.parametrize("table", ["inputs", "trainings"])
+def test_inputs_are_the_numbers_of_their_own_words(table):
+    for row in published.rows(table):
+        words = row["printed"].replace(",", "").replace("1.5 million", "1500000")
+        number = row["value" if table == "inputs" else "steps"]
+        if words and not row["printed"].startswith("f4"):
+            assert number in re.findall(r"\d+", words), row
+
+
+def test_samples_are_steps_times_batch_size():
+    assert published.samples("wuerstchen-b") == 457_000 * 512 + 300_000 * 128
+    assert published.inputs()["users"] == 90

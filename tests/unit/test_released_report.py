@@ -11,7 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from evaluation import figures, tables
+from evaluation import carbon, figures, tables
+from evaluation.claims import FIELDS
 from evaluation.power_spectrum import measured, spectra
 from evaluation.preference import write_scores
 from evaluation.protocols import find
@@ -211,6 +212,23 @@ class Text(html.parser.HTMLParser):
         self.text += "" if self.skip else data
 
 
+def test_the_page_has_the_papers_arithmetic_and_carbon(study: Study) -> None:
+    out = str(study.directory / "carbon.json")
+    carbon.main(["--kg-per-kwh", "0.4", "--pue", "1.5", "--source", "the tests", "--out", out])
+    (study.directory / "tables").mkdir(exist_ok=True)
+    row = ("Sums", "one", "One and one", "section 0", "3", "2", "differs", "1 + 1.")
+    (study.directory / "tables/audit.csv").write_text(f"{','.join(FIELDS)}\n{','.join(row)}\n", encoding="utf-8")
+    text = "".join(Text(page(study)).text.split())
+    for said in (
+        "Sums: 1 claims, 1 differ",
+        "One and one section 0 3 2 ✗ differs 1 + 1.",
+        "0.4 kg/kWh (the tests) and a PUE of 1.5.",
+        "0.4 kg/kWh and a PUE of 1.5, nothing rounded",
+        "SD 2.1 200,000 75,000.0 30,000 5.62",
+    ):
+        assert "".join(said.split()) in text, said
+
+
 def test_the_page_shows_all_and_nothing_of_the_other_studies(study: Study) -> None:
     source = page(study)
     seen = Text(source)
@@ -222,6 +240,7 @@ def test_the_page_shows_all_and_nothing_of_the_other_studies(study: Study) -> No
         assert said.lower() in seen.text.lower(), said
     for assumption in study.config["assumptions"]:
         assert assumption["why"] in seen.text
+    assert "not run: there is no carbon.json" in seen.text and "not run: there is no tables/audit.csv" in seen.text
     sizes = [len(address) for address in seen.addresses if address.startswith("data:")]
     assert max(sizes) < 100_000  # reduced, where the PNG of noise has 270,000 bytes
 

@@ -73,6 +73,7 @@ PARTS += [
     "robustness",
     "speed",
     "carbon.json",
+    "tables/audit.csv",
     "train",
     "images",
     "data",
@@ -149,6 +150,22 @@ def test_verdicts_of_the_page_are_counted_and_reasoned(study):
     for grid in judged:
         for reason in grid.reasons:
             assert " ".join(reason.split()) in text
+
+
+def test_the_papers_arithmetic_and_its_carbon_stand_on_the_page(study):
+    text = "".join(Page(page(study)).text.split())
+    for said in (
+        "Sums: 2 claims, 1 differ",
+        "One and <one> section 0 3 2 ✗ differs 1 + 1.",
+        "Würstchen, Stages B and C 35,602 8,900.5 3,293 1.00",
+        "SD 2.1 200,000 50,000.0 18,500 5.62",
+        "This run: its own jobs 11 min 12 s 1.60 Wh 0.600 g",
+        "A100 SXM4 in an average data centre 400 0.37 1.58 5,753 8,325 5,846 35,076 46,768 Uptime",
+    ):
+        assert "".join(said.split()) in text, said
+    (study.directory / "tables/audit.csv").write_text("topic,name\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="audit.csv: the columns are"):
+        page(study)
 
 
 def test_short_rules_are_summed_up(study):

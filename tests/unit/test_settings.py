@@ -106,6 +106,8 @@ def test_the_study_itself_is_valid(config: dict) -> None:
         ("sampling.wuerstchen.steps_c", 0, "sampling.wuerstchen.steps_c: 0 should be at least 1"),
         ("models", ["wuerstchen", "baseline-ldm-bc"], "speed.models: baseline-ldm is not one of the study's models"),
         ("carbon.source", "", "carbon.source: should not be empty"),
+        ("carbon.pue", 0.9, "carbon.pue: 0.9 should be at least 1"),
+        ("carbon.gpu_watts", "250 W", 'carbon.gpu_watts: "250 W" should be a number'),
         ("training", {"a": {"steps": 5}, "d": {}}, "training.d: unknown key"),
         ("training", {"b": {"learning_rat": 1}}, "training.b.learning_rat: unknown key (its value is 1)."),
         ("training", {"b": {"learning_rat": 1}}, "Did you mean learning_rate?"),
@@ -146,6 +148,8 @@ def test_optional_keys(config: dict) -> None:
     training = {"a": {"steps": 10, "crop": 32}, "c": {"steps": 20, "learning_rate": 1, "betas": [0.9, 0.99]}}
     assert problems(changed(config, "training", training | {"baseline-ldm": {"compiled": False}})) == []
     assert problems(changed(config, "data", {"source": "folder", "captions": "a/b.jsonl"})) == []
+    carbon = {"kg_per_kwh": 0.05, "source": "here", "pue": 1.2, "gpu_watts": 400}
+    assert problems(changed(config, "carbon", carbon)) == []
 
 
 def test_a_sweep_names_only_models_of_the_study(config: dict) -> None:

@@ -18,6 +18,8 @@ rule carbon_account:
         usages=[f"{step}={file}" for step, files in usage_files().items() for file in files],
         kg_per_kwh=config["carbon"]["kg_per_kwh"],
         source=config["carbon"]["source"],
+        pue=config["carbon"].get("pue", 1),
+        gpu_watts=config["carbon"].get("gpu_watts", 250),
     shell:
         "python -m evaluation.carbon --usage {params.usages} --kg-per-kwh {params.kg_per_kwh}"
-        " --source {params.source:q} --out {output} > {log} 2>&1"
+        " --pue {params.pue} --gpu-watts {params.gpu_watts} --source {params.source:q} --out {output} > {log} 2>&1"

@@ -56,8 +56,9 @@ def robustness_files():
 
 
 def table_files():
-    """The three tables in their three formats."""
-    return collect(f"{STUDY}/tables/table{{number}}.{{ext}}", number=[1, 2, 3], ext=["csv", "md", "tex"])
+    """The three tables in their three formats, and what the paper's own numbers add up to."""
+    tables = collect(f"{STUDY}/tables/table{{number}}.{{ext}}", number=[1, 2, 3], ext=["csv", "md", "tex"])
+    return [*tables, f"{STUDY}/tables/audit.csv"]
 
 
 def figure_files():

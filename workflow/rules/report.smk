@@ -40,6 +40,23 @@ rule table:
         " --table {wildcards.number} --out-prefix {params.prefix} > {log} 2>&1"
 
 
+# What the paper claims, recomputed from its own inputs: the same for every study.
+rule audit:
+    input:
+        code=code("audit", "evaluation/published/*.csv"),
+    output:
+        "results/{study}/tables/audit.csv",
+    log:
+        "results/{study}/logs/tables/audit.log",
+    benchmark:
+        "results/{study}/benchmarks/audit/audit.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m evaluation.audit --csv {output} > {log} 2>&1"
+
+
 rule figure:
     input:
         figure_inputs,
