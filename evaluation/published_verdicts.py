@@ -65,6 +65,15 @@ def _left_out(study: Study, *models: str) -> str | None:
     return None
 
 
+def _sentence(absent: NotRun) -> str:
+    return f"{absent.reason[0].upper()}{absent.reason[1:]}."
+
+
+def _rivals(study: Study) -> list[str]:
+    """The study's rivals that the paper has too."""
+    return [name for name in study.rivals if any(row["model"] == name for row in published.rows("table2"))]
+
+
 def table1_grid(study: Study) -> Grid:
     """Table 1: one row of win rates per prompt set, under the rivals' training cost."""
     quoted = published.rows("table1")
@@ -91,7 +100,7 @@ def _win(study: Study, row: dict[str, str]) -> Verdict:
         return Verdict(printed, "not run", reason)
     measured = study.read(f"scores/win-rate/{prompts}.json")
     if isinstance(measured, NotRun):
-        return Verdict(printed, "not run", f"{measured.reason}.")
+        return Verdict(printed, "not run", _sentence(measured))
     pair = measured["rivals"].get(rival)
     if pair is None:
         return Verdict(printed, "not run", f"{rival} is not in scores/win-rate/{prompts}.json.")
@@ -148,7 +157,7 @@ def _quality(study: Study, model: str, key: str, printed: str) -> Verdict:
         return Verdict(printed, "not run", reason or NO_RIVAL)
     score = study.score(key, model, QUALITY_SET)
     if isinstance(score, NotRun):
-        return Verdict(printed, "not run", f"{score.reason}.")
+        return Verdict(printed, "not run", _sentence(score))
     here = f"{key.upper()} {significant(score['value'])}"
     if model not in said:
         return Verdict(printed, "quoted", "The paper prints a bound, which no order follows from.", here)
@@ -167,7 +176,7 @@ def _ordered(study: Study, key: str, rival: str, higher: bool) -> tuple[str, str
     scores = [study.score(key, model, QUALITY_SET) for model in (SUBJECT, rival)]
     for score in scores:
         if isinstance(score, NotRun):
-            return "not run", f"{score.reason}."
+            return "not run", _sentence(score)
     if key in METRICS:
         require_comparable_scores(scores)
     mine, theirs = scores
@@ -210,7 +219,7 @@ def _collage(study: Study) -> Verdict:
 def _speed(study: Study, *, compiled: bool) -> Verdict:
     if isinstance(study.figure4, NotRun):
         asked = "" if "speed" in study.config["metrics"] else " The metric speed is not asked for."
-        return Verdict("", "not run", f"{study.figure4.reason}.{asked}")
+        return Verdict("", "not run", f"{_sentence(study.figure4)}{asked}")
     how = "with" if compiled else "without"
     absent = Verdict("", "not run", f"No sampling was timed {how} torch.compile.")
     return figure4_verdict(study.figure4, compiled) or absent
@@ -228,7 +237,7 @@ def text_grid(study: Study) -> Grid:
 
 
 def _remark(study: Study, key: str, rivals: list[str] | None, higher: bool) -> Verdict:
-    rivals = study.rivals if rivals is None else rivals
+    rivals = _rivals(study) if rivals is None else rivals
     if (reason := _left_out(study, *rivals)) or not rivals:
         return Verdict("", "not run", reason or NO_RIVAL)
     pairs = {rival: _ordered(study, key, rival, higher) for rival in rivals}
@@ -239,14 +248,15 @@ def _remark(study: Study, key: str, rivals: list[str] | None, higher: bool) -> V
 
 def _smoother(study: Study) -> Verdict:
     """By the share of each picture's power in the finest octave."""
-    if (reason := _left_out(study)) or not study.rivals:
+    rivals = _rivals(study)
+    if (reason := _left_out(study)) or not rivals:
         return Verdict("", "not run", reason or NO_RIVAL)
-    records = {model: study.score("power-spectrum", model, QUALITY_SET) for model in study.models}
+    records = {model: study.score("power-spectrum", model, QUALITY_SET) for model in (SUBJECT, *rivals)}
     for record in records.values():
         if isinstance(record, NotRun):
-            return Verdict("", "not run", f"{record.reason}.")
+            return Verdict("", "not run", _sentence(record))
     shares = {model: record["high_share"]["interval"] for model, record in records.items()}
-    words = {rival: compared(*shares[rival], *shares[SUBJECT]) for rival in study.rivals}
+    words = {rival: compared(*shares[rival], *shares[SUBJECT]) for rival in rivals}
     why = f"A smaller share of power at the highest frequencies, both reduced to 256 px on {QUALITY_SET}. "
     return Verdict("", combined(words.values()), why + _tally(words))
 

@@ -87,7 +87,9 @@ def dinov2_file(path: Path) -> None:
     """DINOv2 by its authors' names, which timm has too, with positions of 37 x 37."""
     sizes = {"embed_dim": 2 * dinov2.HEAD, "depth": 1, "num_heads": 2}
     torch.manual_seed(4)
-    network = timm.create_model(dinov2.NETWORK, img_size=518, num_classes=0, **sizes)
+    network = timm.create_model(dinov2.NETWORK, img_size=518, num_classes=0, **sizes).requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))  # fresh ones say the same of all pictures
     torch.save(network.state_dict() | {"mask_token": torch.zeros(1, 2 * dinov2.HEAD)}, path)
 
 
