@@ -48,7 +48,10 @@ class Plan:
         return 1 + max(0.0, self.decisive * (1 + self.variation**2) - 1) * self.icc
 
     def error(self, users: int) -> float:
-        """Standard error of the share with so many users."""
+        """Standard error of the share with so many users.
+
+        Too large by up to a fifth where a few people give most votes: then a study without such a person is likely.
+        """
         return math.sqrt(self.share * (1 - self.share) * self.design_effect / (users * self.decisive))
 
     def margin(self, users: int) -> float:
