@@ -74,6 +74,8 @@ def mixed_model(counts: np.ndarray) -> dict[str, object] | None:
     lost = votes - wins
     if len(votes) < 2 or min(wins.sum(), lost.sum()) == 0 or (votes.sum(0) == 0).any():
         return None
+    if votes.sum(-1).max() < 2:  # with one vote each nobody can be told from anybody else
+        return None
 
     def minus(parameters: np.ndarray) -> float:
         return -log_likelihood(parameters, wins, votes)
@@ -89,8 +91,10 @@ def mixed_model(counts: np.ndarray) -> dict[str, object] | None:
     free = 3 if value[2] > 1e-3 else 2  # at the end of its range a curvature says nothing
     if free == 2:
         value = alone.x
-    covariance = np.linalg.inv(curvature(value, wins, votes, free))
-    errors = np.sqrt(np.diag(covariance))
+    bend = curvature(value, wins, votes, free)
+    if np.linalg.eigvalsh(bend)[0] <= 0:
+        return None
+    errors = np.sqrt(np.diag(np.linalg.inv(bend)))
     record: dict[str, object] = {"interval_method": METHOD, "users": len(votes), "votes": int(votes.sum())}
     for place, name in enumerate(PARAMETERS):
         entry: dict[str, object] = {"value": float(value[place]), "standard_error": None, "interval": None}

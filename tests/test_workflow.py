@@ -15,6 +15,7 @@ import pytest
 import tiny_pictures
 import tiny_released
 import yaml
+from simulated_votes import rows_of, simulated_counts, write_export
 from trees import ROOT, call, copy_tree, edit_config
 
 from workflow import rulegraph
@@ -111,6 +112,21 @@ def dry_run(tree: Path, *arguments: str) -> dict[str, int]:
 
 def test_plan_of_the_emoji_study(tree: Path) -> None:
     assert dry_run(tree) == JOBS
+
+
+def test_an_export_of_votes_adds_its_chapter_and_nothing_else(tree: Path) -> None:
+    edit_config(tree / "config" / "emoji.yaml", votes="my votes/export.csv")
+    missing = call("snakemake", "--dry-run", "--cores", "2", cwd=tree)
+    assert missing.returncode and "my votes/export.csv" in missing.stdout
+    (tree / "my votes").mkdir()
+    write_export(tree / "my votes" / "export.csv", rows_of(simulated_counts(9, 30, (0.6, 0.1, -0.5), 0.5, seed=0)))
+    assert dry_run(tree) == JOBS | {"votes": 1, "preferences": 1, "figure": JOBS["figure"] + 1}
+    made = call("snakemake", "--cores", "1", "results/emoji/tables/preferences.md", cwd=tree)
+    assert made.returncode == 0, made.stdout
+    record = json.loads((tree / "results/emoji/study/votes.json").read_text(encoding="utf-8"))
+    assert record["studies"]["parti"]["models"][0] == "wuerstchen"
+    said = (tree / "results/emoji/tables/preferences.md").read_text(encoding="utf-8")
+    assert "Würstchen among decisive votes" in said and record["votes"]["sha256"] in said
 
 
 def test_a_smaller_shard_size_cuts_every_set_into_more_jobs(tree: Path) -> None:

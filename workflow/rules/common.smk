@@ -11,6 +11,8 @@ from workflow.settings import check_flags, set_job_environment, shard_count, sou
 set_job_environment()
 
 SHARDS = shard_count(config)
+# What people's votes say, where the config names an export of them.
+VOTES = [f"{STUDY}/study/votes.json"] if "votes" in config else []
 SWEPT = f"config/{config['study']}-sweep.json"  # what came of a sweep, kept in git for the report
 
 
@@ -56,8 +58,9 @@ def robustness_files():
 
 
 def table_files():
-    """The three tables in their three formats."""
-    return collect(f"{STUDY}/tables/table{{number}}.{{ext}}", number=[1, 2, 3], ext=["csv", "md", "tex"])
+    """The three tables in their three formats, and that of the votes."""
+    names = [*(f"table{number}" for number in (1, 2, 3)), *(["preferences"] if VOTES else [])]
+    return collect(f"{STUDY}/tables/{{name}}.{{ext}}", name=names, ext=["csv", "md", "tex"])
 
 
 def figure_files():
