@@ -7,12 +7,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.drawing import GREY, LAYOUT, WIDTH, drawable, sentence, wrap
+from evaluation.drawing import LAYOUT, WIDTH, drawable, sentence, wrap
 from evaluation.printing import (
     NOT_APPLICABLE,
     Block,
@@ -54,14 +55,12 @@ def figure5(study: Study) -> Figure:
     if isinstance(record, NotRun):
         return sentence(str(record))
     rows = list(record["studies"].items())
-    figure, axes = plt.subplots(len(rows), 3, figsize=(WIDTH, 2.35 * len(rows)), squeeze=False, **LAYOUT)
+    figure, axes = plt.subplots(len(rows), 3, figsize=(WIDTH, 2.25 * len(rows)), squeeze=False, **LAYOUT)
     for (name, found), (shares, majorities, histogram) in zip(rows, axes, strict=True):
         _shares(shares, found)
         _majorities(majorities, found)
         _histogram(histogram, found)
-        shares.set_ylabel(drawable(f"{name}\nshare of {found['overall']['votes']:,} votes, %"))
-    for axis, title in zip(axes[0], ("All votes", "Users from the median on", "Comparisons of each user"), strict=True):
-        axis.set_title(title)
+        shares.set_title(drawable(f"{name}: {found['overall']['votes']:,} votes"))
     return figure
 
 
@@ -82,7 +81,7 @@ def _shares(axis: Axes, found: dict[str, Any]) -> None:
             axis.errorbar(place, share, errors, color="black", elinewidth=0.8, capsize=2.5)
         axis.annotate(f"{share:.1f}", (place, 100 * bounds[1]), (0, 3), textcoords="offset points", ha="center", size=7)
     _label(axis, found)
-    axis.set_ylim(0, None)
+    axis.set(ylim=(0, None), ylabel="share of all votes, %")
 
 
 def _majorities(axis: Axes, found: dict[str, Any]) -> None:
@@ -92,19 +91,19 @@ def _majorities(axis: Axes, found: dict[str, Any]) -> None:
         axis.bar(place, users, color=COLOURS[place], width=0.7)
         axis.annotate(str(users), (place, users), (0, 2), textcoords="offset points", ha="center", size=7)
     _label(axis, found)
-    axis.set_ylim(0, None)
+    axis.set(ylim=(0, None), ylabel="users", title=f"Users with {view['threshold']:g} or more")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_ylabel(f"users with {view['threshold']:g} or more")
 
 
 def _histogram(axis: Axes, found: dict[str, Any]) -> None:
+    """Users from the median on, who count in the panel beside it, stand out."""
     comparisons, median = found["by_users"]["comparisons"], found["by_users"]["median"]
-    axis.hist(comparisons, bins=min(30, max(5, max(comparisons) // 5)), color="C2")
-    axis.axvline(median, color="black", linestyle="--", linewidth=0.9)
-    axis.annotate(f"median {median:g}", (median, 1), (3, -8), xycoords=("data", "axes fraction"),
-                  textcoords="offset points", size=7, color=GREY)  # fmt: skip
-    axis.set(xlabel="comparisons", ylabel="users", xlim=(0, None))
+    parts = [[n for n in comparisons if n < median], [n for n in comparisons if n >= median]]
+    edges = np.histogram_bin_edges(comparisons, bins=min(24, max(5, max(comparisons) // 5)))
+    axis.hist(parts, bins=edges, stacked=True, color=["#bbbbbb", "C2"], label=["fewer", f"{median:g} or more"])
+    axis.set(xlabel="comparisons", ylabel="users", xlim=(0, None), title="Comparisons of each user")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.legend(loc="upper right")
 
 
 FIELDS = ("study", "statistic", "value", "value_low", "value_high", "n", "unit")

@@ -100,8 +100,8 @@ def failed(study: Study) -> set[str]:
 RULES = (
     Rule("fast", f"median response below {FAST_MS / 1000:g} s over {FAST_VOTES} votes or more", fast),
     Rule("burst", f"{BURST_VOTES} decisions within {BURST_SECONDS:g} s", burst),
-    Rule("one-side", f"the same side in {SIDE_SHARE:.0%} of {SIDE_VOTES} decisive votes or more", one_side),
-    Rule("always-equal", f"equal in {EQUAL_SHARE:.0%} of {EQUAL_VOTES} votes or more", always_equal),
+    Rule("one-side", f"the same side in {100 * SIDE_SHARE:g} % of {SIDE_VOTES} decisive votes or more", one_side),
+    Rule("always-equal", f"equal in {100 * EQUAL_SHARE:g} % of {EQUAL_VOTES} votes or more", always_equal),
     Rule("turned", f"the other model in more than half of {TURNED_REPEATS} repeats or more", turned),
     Rule("failed-controls", f"more than half of {FAILED_CONTROLS} controls or more failed", failed),
 )

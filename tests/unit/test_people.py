@@ -1,5 +1,6 @@
 """What people preferred in print: Figure 5, its table, the report's section and the verdicts."""
 
+import copy
 import csv
 import html
 import io
@@ -32,16 +33,9 @@ def votes(tmp_path_factory: pytest.TempPathFactory) -> dict:
     rows = rows_of(simulated_counts(36, 50, (0.8, 0.2, -0.5), 0.5, seed=1), "compositions", models=PAIR)
     rows += rows_of(simulated_counts(61, 50, (0.0, 0.0, -0.5), 0.5, seed=2), "names", "other", models=PAIR)
     rows += [{**given, "kind": "repeat", "seq": 1000 + given["seq"]} for given in rows[:30]]
-    rows += [
-        {
-            **given,
-            "kind": "anchor",
-            "seq": 2000 + at // 8,
-            "prompt_id": f"anchor-{at // 8}",
-            "participant": f"user-{at % 8}",
-        }
-        for at, given in enumerate(rows[:160])
-    ]
+    for at, given in enumerate(rows[:160]):
+        about = {"participant": f"user-{at % 8}", "seq": 2000 + at // 8, "prompt_id": f"anchor-{at // 8}"}
+        rows.append({**given, "kind": "anchor", **about})
     export = write_export(tmp_path_factory.mktemp("votes") / "votes.csv", rows)
     return record(export, "wuerstchen", seed=0)
 
@@ -125,8 +119,9 @@ def test_report_summary_and_verdicts_have_the_votes(study: Study, votes: dict) -
 
 @pytest.mark.parametrize("bounds, word", [((0.55, 0.62), "reproduced"), ((0.3, 0.45), "not reproduced")])
 def test_verdict_follows_the_intervals(study: Study, votes: dict, bounds: tuple, word: str) -> None:
+    votes = copy.deepcopy(votes)
     for found in votes["studies"].values():
-        found["overall"]["preferred"] |= {"interval": list(bounds)}
+        found["overall"]["preferred"]["interval"] = list(bounds)
     write_json(study.directory / "study/votes.json", votes)
     assert dict(grids(study)[-1].rows)["Figure 5: what people prefer"][0].word == word
 
