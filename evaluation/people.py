@@ -159,9 +159,14 @@ def people_table(study: Study) -> Table:
     notes = [
         *NOTES,
         _overlap(record),
-        f"Export of {record['votes']['rows']:,} votes, SHA-256 {record['votes']['sha256']}.",
+        _exports(record),
     ]
     return Table("preferences", caption, FIELDS, all_records(statistics), [*statistics, *more], notes)
+
+
+def _exports(record: dict[str, Any]) -> str:
+    said = [f"{name} (SHA-256 {digest})" for name, digest in record["votes"]["sha256"].items()]
+    return f"{record['votes']['rows']:,} votes of {' and '.join(said)}, repeats and controls included."
 
 
 def _overlap(record: dict[str, Any]) -> str:

@@ -107,7 +107,7 @@ DIFFERENCES = (
         "most of an emoji is white, and a tenth less brightness or contrast greys all of it",
     ),
     ("Rivals", "Baseline LDM, GANs, Stable Diffusion", "Baseline LDM with two budgets", "theirs need a GPU"),
-    ("Human study", "90 people", "votes, where the config names an export of them", "needs people"),
+    ("Human study", "90 people", "votes, where the config names exports of them", "needs people"),
 )
 
 

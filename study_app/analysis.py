@@ -1,4 +1,4 @@
-"""What the votes say: every statistic of Figure 5 and of the tables beside it, in one JSON, from an exported votes.csv.
+"""What the votes say: every statistic of Figure 5 and of the tables beside it, in one JSON, from exported votes.
 
 python -m study_app.analysis --votes votes.csv --model wuerstchen --seed 0 --out results/emoji/study/votes.json
 """
@@ -100,9 +100,9 @@ def overlap(found: Sequence[Study]) -> list[dict[str, Any]]:
     return [{"studies": list(key), "participants": places[key]} for key in sorted(places)]
 
 
-def record(votes: Path, model: str, seed: int) -> dict[str, Any]:
-    """The JSON of an export: all its studies, who took part in which, and where it comes from."""
-    digest = checked_digest(votes)
+def record(votes: Sequence[Path], model: str, seed: int) -> dict[str, Any]:
+    """The JSON of some exports: all their studies, who took part in which, and where they come from."""
+    digests = {path.name: checked_digest(path) for path in votes}
     ballots = read_ballots(votes)
     found = studies(ballots, model)
     return {
@@ -110,7 +110,7 @@ def record(votes: Path, model: str, seed: int) -> dict[str, Any]:
         "metric": "human-preference",
         "protocol": "a vote for the left picture, the right one or both equal; pairs and anchors count, repeats and "
         "controls do not",
-        "votes": {"rows": len(ballots), "sha256": digest},
+        "votes": {"rows": len(ballots), "sha256": digests},
         "studies": {study.name: analyse(study, seed) for study in found},
         "overlap": overlap(found),
         "interval_method": clusters.METHOD,
@@ -123,7 +123,9 @@ def record(votes: Path, model: str, seed: int) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m study_app.analysis", description=__doc__.splitlines()[0])
-    parser.add_argument("--votes", type=Path, required=True, metavar="CSV", help="an export, with CSV.sha256 beside it")
+    parser.add_argument(
+        "--votes", type=Path, required=True, nargs="+", metavar="CSV", help="exports, each with CSV.sha256 beside it"
+    )
     parser.add_argument("--model", required=True, help="model A: the one under study")
     parser.add_argument("--seed", type=int, required=True, help="of the resampling")
     parser.add_argument("--out", type=Path, required=True, metavar="JSON")

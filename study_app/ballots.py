@@ -1,7 +1,7 @@
 """Exported votes: read, checked against their digest, and turned into counts that the analysis works on.
 
-An export is a csv with the columns COLUMNS and beside it FILE.sha256, as sha256sum writes it. It may hold several
-studies.
+An export is a csv with the columns COLUMNS and beside it FILE.sha256, as sha256sum writes it. Several may be read
+together, such as those of two studies that people took part in under one name.
 """
 
 import csv
@@ -34,7 +34,14 @@ CHOICES = ("left", "equal", "right")
 # a known answer: both judge the person.
 COMPARISONS = ("pair", "anchor")
 A, EQUAL, B = 0, 1, 2  # outcomes
-FORMULA = ("=", "+", "-", "@")  # an export puts an apostrophe before these, so that no spreadsheet runs them
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+)  # an export puts an apostrophe before these, so that no spreadsheet runs them
 
 
 @dataclass(frozen=True)
@@ -116,21 +123,24 @@ def checked_digest(path: Path) -> str:
     return found
 
 
-def read_ballots(path: Path) -> list[Ballot]:
-    """Every vote of an export by study, participant and seq. Raises ValueError naming line, column and value."""
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        absent = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
-        if absent:
-            raise ValueError(f"{path}: no column {', '.join(absent)}; an export has {', '.join(COLUMNS)}")
-        found: dict[tuple[str, str, int], Ballot] = {}
-        for row in rows:
-            where = f"{path}, line {rows.line_num}"
-            ballot = _ballot(row, where)
-            key = (ballot.study, ballot.participant, ballot.seq)
-            if key in found:
-                raise ValueError(f"{where}: seq: {ballot.seq} of {ballot.participant} stands here twice")
-            found[key] = ballot
+def read_ballots(paths: Sequence[Path]) -> list[Ballot]:
+    """Every vote of some exports by study, participant and seq. Raises ValueError naming line, column and value."""
+    found: dict[tuple[str, str, int], Ballot] = {}
+    for path in paths:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            absent = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
+            if absent:
+                raise ValueError(f"{path}: no column {', '.join(absent)}; an export has {', '.join(COLUMNS)}")
+            for row in rows:
+                where = f"{path}, line {rows.line_num}"
+                ballot = _ballot(row, where)
+                key = (ballot.study, ballot.participant, ballot.seq)
+                if key in found:
+                    raise ValueError(
+                        f"{where}: seq: {ballot.seq} of {ballot.participant} in {ballot.study} was there before"
+                    )
+                found[key] = ballot
     return [found[key] for key in sorted(found)]
 
 

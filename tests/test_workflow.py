@@ -65,6 +65,7 @@ JOBS = {
 }
 SWEEP = {"sweep_training", "sweep_recall"}  # jobs of the target `sweep` alone
 ASKED = {"paper_size_times"}  # jobs of the target `figure4` alone
+VOTED = {"votes": 1, "preferences": 1}  # jobs of a study whose config names exports of votes
 # jobs of a study that trains on tar shards
 SHARDS = {"scan", "measured_pictures", "select", "train_phase", "interpolate", "train_stage"}
 
@@ -115,18 +116,18 @@ def test_plan_of_the_emoji_study(tree: Path) -> None:
 
 
 def test_an_export_of_votes_adds_its_chapter_and_nothing_else(tree: Path) -> None:
-    edit_config(tree / "config" / "emoji.yaml", votes="my votes/export.csv")
+    edit_config(tree / "config" / "emoji.yaml", votes=["my votes/export.csv"])
     missing = call("snakemake", "--dry-run", "--cores", "2", cwd=tree)
     assert missing.returncode and "my votes/export.csv" in missing.stdout
     (tree / "my votes").mkdir()
     write_export(tree / "my votes" / "export.csv", rows_of(simulated_counts(9, 30, (0.6, 0.1, -0.5), 0.5, seed=0)))
-    assert dry_run(tree) == JOBS | {"votes": 1, "preferences": 1, "figure": JOBS["figure"] + 1}
+    assert dry_run(tree) == JOBS | VOTED | {"figure": JOBS["figure"] + 1}
     made = call("snakemake", "--cores", "1", "results/emoji/tables/preferences.md", cwd=tree)
     assert made.returncode == 0, made.stdout
     record = json.loads((tree / "results/emoji/study/votes.json").read_text(encoding="utf-8"))
     assert record["studies"]["parti"]["models"][0] == "wuerstchen"
     said = (tree / "results/emoji/tables/preferences.md").read_text(encoding="utf-8")
-    assert "Würstchen among decisive votes" in said and record["votes"]["sha256"] in said
+    assert "Würstchen among decisive votes" in said and record["votes"]["sha256"]["export.csv"] in said
 
 
 def test_a_smaller_shard_size_cuts_every_set_into_more_jobs(tree: Path) -> None:
@@ -334,7 +335,7 @@ def rule_texts() -> dict[str, str]:
 
 def test_every_rule_says_what_it_did_and_how_long_it_took() -> None:
     texts = rule_texts()
-    assert set(texts) - SWEEP == set(chapters()) == set(JOBS | RELEASED) - {"all"} | SHARDS | ASKED
+    assert set(texts) - SWEEP == set(chapters()) == set(JOBS | RELEASED) - {"all"} | SHARDS | ASKED | set(VOTED)
     for rule, text in texts.items():
         folder = "results/{study}/sweep" if rule in SWEEP else "results/{study}"
         # The folder is the rule's name, since summary.json and workflow/done.py count time by it.

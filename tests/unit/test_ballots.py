@@ -18,7 +18,7 @@ def test_counts_are_by_user_side_and_outcome(tmp_path: Path) -> None:
         row(participant="ann", seq=4, choice="left", kind="control", right_model="scrambled"),
         row(participant="eve", seq=1, choice="left", kind="repeat"),
     ]
-    (study,) = studies(read_ballots(write_export(tmp_path / "votes.csv", rows)), MODELS[0])
+    (study,) = studies(read_ballots([write_export(tmp_path / "votes.csv", rows)]), MODELS[0])
     assert study.models == MODELS and study.participants == ["ann", "bob"]
     expected = np.zeros((2, 2, 3), dtype=int)
     expected[0, 0, 0] = expected[0, 1, 1] = expected[1, 0, 2] = 1
@@ -29,7 +29,7 @@ def test_counts_are_by_user_side_and_outcome(tmp_path: Path) -> None:
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     counts = simulated_counts(9, 20, (0.5, 0.1, -1.0), 0.5, seed=3)
     path = write_export(tmp_path / "votes.csv", rows_of(counts) + rows_of(counts[:2], study="coco"))
-    coco, parti = studies(read_ballots(path), MODELS[0])
+    coco, parti = studies(read_ballots([path]), MODELS[0])
     assert (parti.counts() == counts).all() and (coco.counts() == counts[:2]).all()
     (swapped,) = studies(parti.ballots, MODELS[1])
     assert swapped.models == MODELS[::-1] and (swapped.counts() == counts[:, ::-1, ::-1]).all()
@@ -37,7 +37,7 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
 
 def test_an_apostrophe_before_what_a_spreadsheet_would_run_is_taken_off(tmp_path: Path) -> None:
     path = write_export(tmp_path / "votes.csv", [row(participant="'=1+1", prompt_id="'-a"), row(participant="'tis")])
-    assert {(b.participant, b.prompt_id) for b in read_ballots(path)} == {("=1+1", "-a"), ("'tis", "p1")}
+    assert {(b.participant, b.prompt_id) for b in read_ballots([path])} == {("=1+1", "-a"), ("'tis", "p1")}
 
 
 @pytest.mark.parametrize(
@@ -51,24 +51,24 @@ def test_an_apostrophe_before_what_a_spreadsheet_would_run_is_taken_off(tmp_path
         ({"issued_at": "2026-05-01T12:00:00"}, "line 3: issued_at: '2026-05-01T12:00:00' should be"),
         ({"issued_at": "2027-05-01T12:00:00Z"}, "line 3: decided_at: .* should not be before"),
         ({"response_ms": -1}, "line 3: decided_at"),
-        ({"seq": 1}, "line 3: seq: 1 of ann stands here twice"),
+        ({"seq": 1}, "line 3: seq: 1 of ann in parti was there before"),
         ({"choice": "left,right"}, "line 3: should have 12 cells"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, given: dict, said: str) -> None:
     path = write_export(tmp_path / "votes.csv", [row(seq=1), row(**{"seq": 2} | given)])
     with pytest.raises(ValueError, match=said):
-        read_ballots(path)
+        read_ballots([path])
 
 
 def test_columns_and_models_must_fit(tmp_path: Path) -> None:
     path = tmp_path / "votes.csv"
     path.write_text("study,participant\nparti,ann\n", encoding="utf-8")
     with pytest.raises(ValueError, match="no column seq, kind"):
-        read_ballots(path)
+        read_ballots([path])
     path = write_export(path, [row(), row(seq=2, right_model="sd-xl")])
     with pytest.raises(ValueError, match="study parti: .* there are 3: sd-2.1, sd-xl, wuerstchen"):
-        studies(read_ballots(path), MODELS[0])
+        studies(read_ballots([path]), MODELS[0])
 
 
 def test_an_export_is_known_by_its_digest(tmp_path: Path) -> None:

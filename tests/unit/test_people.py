@@ -37,7 +37,7 @@ def votes(tmp_path_factory: pytest.TempPathFactory) -> dict:
         about = {"participant": f"user-{at % 8}", "seq": 2000 + at // 8, "prompt_id": f"anchor-{at // 8}"}
         rows.append({**given, "kind": "anchor", **about})
     export = write_export(tmp_path_factory.mktemp("votes") / "votes.csv", rows)
-    return record(export, "wuerstchen", seed=0)
+    return record([export], "wuerstchen", seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_table_has_every_statistic_with_its_interval(study: Study, votes: dict) 
     assert ("compositions", "Krippendorff's alpha, ordinal") in rows
     assert ("compositions", "Same answer with the sides swapped") in rows
     for form in (to_markdown, to_latex):
-        assert votes["votes"]["sha256"] in form(table)
+        assert votes["votes"]["sha256"]["votes.csv"] in form(table)
     assert "36 in compositions; 61 in names" in to_markdown(table)
     sweep = next(block for block in table.blocks if block.title.startswith("compositions: users"))
     assert len(sweep.records) == len(votes["studies"]["compositions"]["sweep"])
@@ -108,7 +108,7 @@ def test_report_summary_and_verdicts_have_the_votes(study: Study, votes: dict) -
     draw(study, "figure5", str(study.directory / "figures/figure5"))
     said = text_of(page(study))
     assert "Figure 5: what people prefer" in said and "No votes have been collected" not in said
-    assert "one row for each study" in said and votes["votes"]["sha256"] in said
+    assert "one row for each study" in said and votes["votes"]["sha256"]["votes.csv"] in said
     rows = dict(grids(study)[-1].rows)
     # preferred in one study, and in the other nobody can tell
     assert rows["Figure 5: what people prefer"][0].word == "inconclusive"

@@ -34,7 +34,7 @@ def _shared(given: dict) -> str:
 
 @pytest.fixture(scope="module")
 def found(export: Path) -> dict:
-    return record(export, "wuerstchen", seed=0)
+    return record([export], "wuerstchen", seed=0)
 
 
 def test_parameters_behind_the_votes_are_found_again(found: dict) -> None:
@@ -68,7 +68,7 @@ def test_everything_is_counted_once(found: dict, export: Path) -> None:
 
 
 def test_names_of_models_and_sides_do_not_matter(found: dict, export: Path) -> None:
-    swapped = record(export, MODELS[1], seed=0)["studies"]["parti"]
+    swapped = record([export], MODELS[1], seed=0)["studies"]["parti"]
     ours = found["studies"]["parti"]
     assert swapped["models"] == ours["models"][::-1]
     low, high = ours["overall"]["preferred"]["interval"]
@@ -81,14 +81,14 @@ def test_names_of_models_and_sides_do_not_matter(found: dict, export: Path) -> N
 def test_flagged_people_are_left_out_beside_and_never_before(tmp_path: Path) -> None:
     rows = rows_of(simulated_counts(20, 40, TRUE, 0.3, seed=3))
     rows += [row(participant="lefty", seq=seq, prompt_id=f"q{seq}") for seq in range(1, 101)]
-    careless = record(write_export(tmp_path / "votes.csv", rows), "wuerstchen", 0)["studies"]["parti"]["careless"]
+    careless = record([write_export(tmp_path / "votes.csv", rows)], "wuerstchen", 0)["studies"]["parti"]["careless"]
     assert careless["flagged"] == 1 and careless["votes_before"] - careless["votes_after"] == 100
     assert {rule["name"]: rule["flagged"] for rule in careless["rules"]}["one-side"] == 1
     assert careless["users_before"] == 21 and careless["users_after"] == 20
 
 
 def test_one_person_and_one_vote_are_not_too_few(tmp_path: Path) -> None:
-    found = record(write_export(tmp_path / "votes.csv", [row()]), "wuerstchen", 0)["studies"]["parti"]
+    found = record([write_export(tmp_path / "votes.csv", [row()])], "wuerstchen", 0)["studies"]["parti"]
     assert found["overall"]["preferred"] == {"votes": 1, "share": 1.0, "interval": None}
     assert found["davidson"] is found["mixed_model"] is found["agreement"] is found["repeats"] is None
 
@@ -122,7 +122,7 @@ def arena(tmp_path: Path, models: tuple[str, str]) -> Path:
 def test_real_votes_of_an_arena_agree_with_statsmodels(tmp_path: Path, rival: str) -> None:
     models = ("imagenhub_PlayGroundV2_generation", f"imagenhub_{rival}_generation")
     path = arena(tmp_path, models)
-    found = record(path, models[0], seed=0)["studies"]["arena"]
+    found = record([path], models[0], seed=0)["studies"]["arena"]
     shares = found["overall"]["shares"]
     votes, decisive = found["overall"]["votes"], found["overall"]["preferred"]["votes"]
     # independent votes: the interval over users is that of a binomial share

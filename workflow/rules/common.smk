@@ -11,7 +11,7 @@ from workflow.settings import check_flags, set_job_environment, shard_count, sou
 set_job_environment()
 
 SHARDS = shard_count(config)
-# What people's votes say, where the config names an export of them.
+# What people's votes say, where the config names exports of them.
 VOTES = [f"{STUDY}/study/votes.json"] if "votes" in config else []
 SWEPT = f"config/{config['study']}-sweep.json"  # what came of a sweep, kept in git for the report
 

@@ -1,10 +1,10 @@
-# What people's votes say (section 4.2): from an export of the preference study, whose store is no part of results/.
+# What people's votes say (section 4.2): from exports of the preference study, whose store is no part of results/.
 
 
 rule votes:
     input:
         votes=config["votes"],
-        digest=f"{config['votes']}.sha256",
+        digests=[f"{export}.sha256" for export in config["votes"]],
         code=sources("study_app.analysis"),
     output:
         "results/{study}/study/votes.json",
