@@ -34,14 +34,7 @@ CHOICES = ("left", "equal", "right")
 # a known answer: both judge the person.
 COMPARISONS = ("pair", "anchor")
 A, EQUAL, B = 0, 1, 2  # outcomes
-FORMULA = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-)  # an export puts an apostrophe before these, so that no spreadsheet runs them
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with an apostrophe before these no spreadsheet runs a cell
 
 
 @dataclass(frozen=True)
@@ -137,9 +130,7 @@ def read_ballots(paths: Sequence[Path]) -> list[Ballot]:
                 ballot = _ballot(row, where)
                 key = (ballot.study, ballot.participant, ballot.seq)
                 if key in found:
-                    raise ValueError(
-                        f"{where}: seq: {ballot.seq} of {ballot.participant} in {ballot.study} was there before"
-                    )
+                    raise ValueError(f"{where}: seq: {ballot.seq} of {ballot.participant} was there before")
                 found[key] = ballot
     return [found[key] for key in sorted(found)]
 

@@ -35,6 +35,15 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     assert swapped.models == MODELS[::-1] and (swapped.counts() == counts[:, ::-1, ::-1]).all()
 
 
+def test_exports_are_read_together_but_none_twice(tmp_path: Path) -> None:
+    one = write_export(tmp_path / "parti.csv", [row(), row(seq=2)])
+    other = write_export(tmp_path / "coco.csv", [row(study="coco")])
+    assert [(b.study, b.seq) for b in read_ballots([one, other])] == [("coco", 1), ("parti", 1), ("parti", 2)]
+    later = write_export(tmp_path / "parti-2.csv", [row(), row(seq=2), row(seq=3)])
+    with pytest.raises(ValueError, match="parti-2.csv, line 2: seq: 1 of ann was there before"):
+        read_ballots([one, later])
+
+
 def test_an_apostrophe_before_what_a_spreadsheet_would_run_is_taken_off(tmp_path: Path) -> None:
     path = write_export(tmp_path / "votes.csv", [row(participant="'=1+1", prompt_id="'-a"), row(participant="'tis")])
     assert {(b.participant, b.prompt_id) for b in read_ballots([path])} == {("=1+1", "-a"), ("'tis", "p1")}
@@ -51,7 +60,7 @@ def test_an_apostrophe_before_what_a_spreadsheet_would_run_is_taken_off(tmp_path
         ({"issued_at": "2026-05-01T12:00:00"}, "line 3: issued_at: '2026-05-01T12:00:00' should be"),
         ({"issued_at": "2027-05-01T12:00:00Z"}, "line 3: decided_at: .* should not be before"),
         ({"response_ms": -1}, "line 3: decided_at"),
-        ({"seq": 1}, "line 3: seq: 1 of ann in parti was there before"),
+        ({"seq": 1}, "line 3: seq: 1 of ann was there before"),
         ({"choice": "left,right"}, "line 3: should have 12 cells"),
     ],
 )
