@@ -4,6 +4,7 @@ python -m study_app.analysis --votes votes.csv --model wuerstchen --seed 0 --out
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -92,11 +93,9 @@ def careless(study: Study) -> dict[str, Any]:
 
 def overlap(found: Sequence[Study]) -> list[dict[str, Any]]:
     """How many people took part in exactly these studies and no others, for each set of studies that somebody did."""
-    people = {name for study in found for name in study.participants}
-    places: dict[tuple[str, ...], int] = {}
-    for name in people:
-        key = tuple(study.name for study in found if name in study.participants)
-        places[key] = places.get(key, 0) + 1
+    people = {study.name: set(study.participants) for study in found}
+    everyone = set().union(*people.values())
+    places = Counter(tuple(study for study, names in people.items() if name in names) for name in everyone)
     return [{"studies": list(key), "participants": places[key]} for key in sorted(places)]
 
 

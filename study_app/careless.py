@@ -3,7 +3,8 @@
 The rules are fixed here, before there are votes; each judges one person in one study.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,25 +58,24 @@ def burst(study: Study) -> set[str]:
     return found
 
 
-def one_answer(study: Study, choices: Sequence[str], share: float, votes: int) -> set[str]:
-    """One of some choices in `share` of a person's ballots that gave one of them; with `votes` of these or more."""
+def one_side(study: Study) -> set[str]:
+    """The same side in SIDE_SHARE of the decisive votes, with SIDE_VOTES of them or more."""
     found = set()
     for name, ballots in by_participant(study).items():
-        made = [ballot.choice for ballot in ballots]
-        among = [choice for choice in made if choice in choices] if len(choices) > 1 else made
-        if len(among) >= votes and max(among.count(choice) for choice in choices) >= share * len(among):
+        sides = Counter(ballot.choice for ballot in ballots if ballot.choice != "equal")
+        if sides.total() >= SIDE_VOTES and max(sides.values()) >= SIDE_SHARE * sides.total():
             found.add(name)
     return found
 
 
-def one_side(study: Study) -> set[str]:
-    """The same side in SIDE_SHARE of the decisive votes, with SIDE_VOTES of them or more."""
-    return one_answer(study, ("left", "right"), SIDE_SHARE, SIDE_VOTES)
-
-
 def always_equal(study: Study) -> set[str]:
     """Equal in EQUAL_SHARE of the votes, with EQUAL_VOTES or more."""
-    return one_answer(study, ("equal",), EQUAL_SHARE, EQUAL_VOTES)
+    found = set()
+    for name, ballots in by_participant(study).items():
+        equal = sum(ballot.choice == "equal" for ballot in ballots)
+        if len(ballots) >= EQUAL_VOTES and equal >= EQUAL_SHARE * len(ballots):
+            found.add(name)
+    return found
 
 
 def turned(study: Study) -> set[str]:
