@@ -127,9 +127,10 @@ COLUMNS = (
     Column("Value (95 % interval)", _form),
     Column("Of", lambda row: f"{row['n']:,} {row['unit']}"),
 )
-THRESHOLDS = tuple(
-    Column(title, text(key))
-    for title, key in (("Comparisons, at least", "threshold"), ("Users", "users"), ("Their votes", "votes"))
+THRESHOLDS = (
+    Column("Comparisons, at least", text("threshold"), right=False),
+    Column("Users", text("users")),
+    Column("Their votes", text("votes")),
 )
 RULES = (
     Column("Flagged where", text("says"), right=False),
@@ -155,7 +156,7 @@ def people_table(study: Study) -> Table:
         more.append(
             Block(f"{name}: users' majorities by threshold", columns, [_threshold(row) for row in found["sweep"]])
         )
-        more.append(Block(f"{name}: careless voting", RULES, found["careless"]["rules"]))
+        more.append(Block(f"{name}: careless voting", RULES, _flags(found["careless"])))
     notes = [
         *NOTES,
         _overlap(record),
@@ -176,8 +177,20 @@ def _overlap(record: dict[str, Any]) -> str:
 
 def _threshold(row: dict[str, Any]) -> Record:
     p = row["sign_test_p"]
-    shown = {key: f"{row[key]:g}" for key in ("threshold", "users", "votes")}
+    shown = {"threshold": f"{row['threshold']:g}", "users": row["users"], "votes": f"{row['votes']:,}"}
     return shown | row["majorities"] | {"sign_test": NOT_APPLICABLE if p is None else _p_value(p)}
+
+
+def _flags(careless: dict[str, Any]) -> list[Record]:
+    """Users and votes before, after each rule alone, and after all rules together."""
+    before = {"says": "no rule", "flagged": 0, "users_after": careless["users_before"]}
+    together = {key: careless[key] for key in ("flagged", "users_after", "votes_after")}
+    rows = [
+        before | {"votes_after": careless["votes_before"]},
+        *careless["rules"],
+        {"says": "any of these", **together},
+    ]
+    return [row | {"votes_after": f"{row['votes_after']:,}"} for row in rows]
 
 
 def _statistics(name: str, found: dict[str, Any]) -> list[Record]:

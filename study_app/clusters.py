@@ -10,7 +10,6 @@ from scipy.special import expit, logit, stdtrit
 
 from evaluation.intervals import wilson
 
-RESAMPLES = 1999
 METHOD = (
     "logit of the share, bias-reduced cluster-robust variance over users (CR2), Student t with Satterthwaite's degrees "
     "of freedom; where all users agree, Wilson with the number of users"

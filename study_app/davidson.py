@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
-from study_app.clusters import RESAMPLES
 from wuerstchen.seeds import derive
 
 PARAMETERS = ("strength", "side", "log_ties")
 SIGN = np.array([1.0, -1.0])  # of each side that A can be on
 STEPS, TOLERANCE = 60, 1e-10
+RESAMPLES = 1999
 LARGEST = 30.0  # a strength above this is no longer a number that votes can tell from infinity
 METHOD = f"bootstrap-t over users, {RESAMPLES} resamples, cluster-robust standard errors"
 

@@ -101,7 +101,9 @@ def test_table_has_every_statistic_with_its_interval(study: Study, votes: dict) 
         assert votes["votes"]["sha256"]["votes.csv"] in form(table)
     assert "36 in compositions; 61 in names" in to_markdown(table)
     sweep = next(block for block in table.blocks if block.title.startswith("compositions: users"))
-    assert len(sweep.records) == len(votes["studies"]["compositions"]["sweep"])
+    flags = next(block for block in table.blocks if block.title == "compositions: careless voting").records
+    assert [flags[0][key] for key in ("flagged", "users_after")] == [0, 36] and flags[-1]["says"] == "any of these"
+    assert len(flags) == 8 and len(sweep.records) == len(votes["studies"]["compositions"]["sweep"])
 
 
 def test_report_summary_and_verdicts_have_the_votes(study: Study, votes: dict) -> None:
