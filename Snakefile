@@ -64,6 +64,13 @@ else:
 
 include: "workflow/rules/paper_size.smk"
 include: "workflow/rules/carbon.smk"
+
+
+if VOTES:
+
+    include: "workflow/rules/study.smk"
+
+
 include: "workflow/rules/report.smk"
 
 

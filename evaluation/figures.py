@@ -1,5 +1,5 @@
-"""The figures of a study, as pdf and png: collage, side-by-side, speed, figure4, training, recall-curve, robustness,
-probe.
+"""The figures of a study, as pdf and png: collage, side-by-side, speed, figure4, figure5, training, recall-curve,
+robustness, probe.
 
 They draw what the study's files hold and compute no statistic of their own. Which pictures are shown is decided by a
 hash of seed and prompt id, so nobody picked them.
@@ -30,6 +30,7 @@ from evaluation.drawing import (
     smoothed,
     wrap,
 )
+from evaluation.people import figure5
 from evaluation.results import SETS, SHOWN, NotRun, Study, model_name, run
 from evaluation.spectrum_figure import power_spectra
 from wuerstchen.files import atomic_path
@@ -341,6 +342,7 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "side-by-side": side_by_side,
     "speed": speed,
     "figure4": figure4,
+    "figure5": figure5,
     "training": training,
     "recall-curve": recall_curve,
     "robustness": robustness,

@@ -23,6 +23,7 @@ from evaluation import claims, published_verdicts
 from evaluation.choices import choices_table
 from evaluation.findings import duration, energy, headlines, mass
 from evaluation.intervals import COVERS
+from evaluation.people import people_table
 from evaluation.preference import read_scores
 from evaluation.printing import Printed, Table, percent, printed, significant
 from evaluation.released_tables import drawn_by
@@ -49,6 +50,9 @@ FIGURES = {
     "speed": "Sampling time of a batch against its size (the shape of the paper's Figure 4).",
     "figure4": "The paper's models at their own size, on the GPU that the figure names (the paper's Figure 4, which "
     "prints no numbers, is of an A100).",
+    "figure5": "What people preferred (the paper's Figure 5), one row for each study: shares of all votes "
+    "with 95 % intervals over users; which model those with the median number of comparisons or more preferred more "
+    "often; how many comparisons users made.",
     "probe": "The same Stage C latents (but for rounding) twice: by a small decoder that never saw text, and by Stages "
     "B and A. Nobody picked the prompts: seen ones above, held-out ones below (the paper's Figures 17 to 21).",
     "power-spectrum": "Radial power spectra of every model's pictures beside the real ones of the same prompts: what "
@@ -105,7 +109,7 @@ DIFFERENCES = (
         "most of an emoji is white, and a tenth less brightness or contrast greys all of it",
     ),
     ("Rivals", "Baseline LDM, GANs, Stable Diffusion", "Baseline LDM with two budgets", "theirs need a GPU"),
-    ("Human study", "90 people", "not part of this study", "needs people"),
+    ("Human study", "90 people", "votes, where the config names exports of them", "needs people"),
 )
 
 
@@ -302,7 +306,7 @@ def read_sweep(path: Path | None) -> dict | NotRun:
 
 def tables(study: Study, sweep: Path | None) -> dict[str, tuple[Table, Printed]]:
     """Our measurements of every table, with their printed form."""
-    made = [make(study) for make in makers(study).values()]
+    made = [*(make(study) for make in makers(study).values()), people_table(study)]
     if not study.published:
         made += [recall_table(study), scores_table(study), workload_table(study), choices_table(read_sweep(sweep))]
     # The quoted rows stand in the verdicts already.

@@ -19,9 +19,9 @@ def summarise(study: Study) -> dict[str, Any]:
     """The contract of the summary. What was not measured is the text `not run: reason` in its place.
 
     recall[model | "ceilings"][...], win_rates[prompts][rival], scores[prompts][model][metric], robustness[set]
-    [manipulation], workload, carbon, wall_seconds, seeds, versions, split_sha256. With several training seeds, recall,
-    win rates and scores of a model also have `over_training_seeds`: mean, min, max and values of the number over all
-    trainings.
+    [manipulation], workload, carbon, wall_seconds, seeds, versions, split_sha256; people where there are votes. With
+    several training seeds, recall, win rates and scores of a model also have `over_training_seeds`: mean, min, max and
+    values of the number over all trainings.
     """
     if study.published:
         return summarise_published(study)
@@ -43,6 +43,7 @@ def summarise(study: Study) -> dict[str, Any]:
         },
         "robustness": {name: _robustness(study, name) for name in study.config["robustness"]["sets"]},
         "workload": _said(study.read("workload.json")),
+        **_people(study),
         "carbon": _said(study.read("carbon.json")),
         "wall_seconds": wall_seconds(
             study.directory / "benchmarks",
@@ -92,6 +93,7 @@ def summarise_published(study: Study) -> dict[str, Any]:
         },
         "robustness": {name: _robustness(study, name) for name in study.config["robustness"]["sets"]},
         "crosscheck": _said(study.read("crosscheck.json")),
+        **_people(study),
         "carbon": _said(study.read("carbon.json")),
         "wall_seconds": wall_seconds(study.directory / "benchmarks"),
         "seeds": {"study": study.config["seed"], "scores": _score_seeds(scores)},
@@ -136,6 +138,15 @@ def covered(intervals: Sequence[tuple[float, float]]) -> float:
 
 def _said(value: Any) -> Any:
     return str(value) if isinstance(value, NotRun) else value
+
+
+def _people(study: Study) -> dict[str, Any]:
+    """The key `people` with the shares of each study of the votes; none where no votes have been collected."""
+    record = study.read("study/votes.json")
+    if isinstance(record, NotRun):
+        return {}
+    shares = {name: {"models": found["models"], **found["overall"]} for name, found in record["studies"].items()}
+    return {"people": {"votes_sha256": record["votes"]["sha256"], "studies": shares}}
 
 
 def _over_trainings(study: Study, number: Number) -> dict[str, Any]:

@@ -345,15 +345,19 @@ def tables(study: Study) -> dict[str, Callable[[Study], Table]]:
     return {"1": table1, "2": table2, "3": table3}
 
 
+def write_table(table: Table, prefix: str) -> None:
+    """Write `prefix`.csv, .md and .tex."""
+    for suffix, form in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
+        write_text(f"{prefix}.{suffix}", form(table))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="One of the paper's tables with ours beside it, as csv, md and tex.")
     parser.add_argument("--table", choices=("1", "2", "3"), required=True)
     parser.add_argument("--out-prefix", required=True, help="path without suffix; .csv, .md and .tex are written")
 
     def work(study: Study, options: argparse.Namespace) -> None:
-        table = tables(study)[options.table](study)
-        for suffix, form in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
-            write_text(f"{options.out_prefix}.{suffix}", form(table))
+        write_table(tables(study)[options.table](study), options.out_prefix)
 
     run(work, parser, argv)
 

@@ -252,7 +252,6 @@ def _manipulation(study: Study, name: str, printed: str) -> Verdict:
 
 def figures_grid(study: Study) -> Grid:
     """Every figure of the paper, main text and appendices."""
-    people = Verdict("", "not run", "It needs people, and this study asks none.")
     collage = _collage(study)
     rows = [
         ("Figure 1: pictures in many styles", [collage]),
@@ -260,12 +259,35 @@ def figures_grid(study: Study) -> Grid:
         ("Figure 3: how the stages are trained (a drawing)", [_drawing(study)]),
         ("Figure 4, left: sampling time", [_speed(study, compiled=False)]),
         ("Figure 4, right: sampling time with torch.compile", [_speed(study, compiled=True)]),
-        ("Figure 5: what people prefer", [people]),
+        ("Figure 5: what people prefer", [_people(study)]),
         ("Figures 6 to 15: collages", [collage] * 10),
-        ("Figure 16: a page of the study with people", [people]),
+        ("Figure 16: a page of the study with people", [_page(study)]),
         ("Figures 17 to 21: Stage C alone beside Stages B and C", [_probe(study)] * 5),
     ]
     return Grid("Figures", "Figure", ["Verdict", "Because"], rows)
+
+
+def _people(study: Study) -> Verdict:
+    """Whether people prefer the model under study in each of the votes' studies, as section 4.2 sums up Figure 5."""
+    record = study.read("study/votes.json")
+    if isinstance(record, NotRun):
+        return Verdict("", "not run", "No votes have been collected.")
+    words, said = set(), []
+    for name, found in record["studies"].items():
+        row, (model, rival) = found["overall"]["preferred"], map(model_name, found["models"])
+        if row["interval"] is None:
+            return Verdict("", "inconclusive", f"The votes on {name} say nothing of other people: too few users.")
+        words.add(compared(*row["interval"], 0.5, 0.5))
+        share = with_range(row["share"], row["interval"], percent)
+        said.append(f"{name}: {model} has {share} of {row['votes']:,} decisive votes against {rival}")
+    word = words.pop() if len(words) == 1 else "inconclusive"
+    return Verdict("", word, f"{'; '.join(said)}. The paper's people preferred Würstchen to SD 2.1 on both its sets.")
+
+
+def _page(study: Study) -> Verdict:
+    if isinstance(study.read("study/votes.json"), NotRun):
+        return Verdict("", "not run", "No votes have been collected.")
+    return Verdict("", "small scale", "Such a page was what the votes were given on (study_app).")
 
 
 def _collage(study: Study) -> Verdict:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import tiny_pictures
 import yaml
+from simulated_votes import rows_of, simulated_counts, write_export
 from trees import ROOT, call, copy_tree, edit_config
 
 from workflow import rulegraph
@@ -65,6 +66,7 @@ JOBS = {
 }
 SWEEP = {"sweep_training", "sweep_recall"}  # jobs of the target `sweep` alone
 ASKED = {"paper_size_times"}  # jobs of the target `figure4` alone
+VOTED = {"votes": 1, "preferences": 1}  # jobs of a study whose config names exports of votes
 
 # jobs of a study of published models: 36,632 prompts in 37 shards of each of 6 models, 2 sets with real pictures, one
 # of them under a protocol
@@ -165,6 +167,21 @@ def test_the_plan_of_costs_has_the_jobs_of_the_dry_run(tree: Path) -> None:
     assert jobs == JOBS
     assert {row["kind"] for row in rows if row["name"] != "all"} == {"measured"}
     assert not (tree / "results").exists() and f"{sum(JOBS.values())} " in run.stdout
+
+
+def test_an_export_of_votes_adds_its_chapter_and_nothing_else(tree: Path) -> None:
+    edit_config(tree / "config" / "emoji.yaml", votes=["my votes/export.csv"])
+    missing = call("snakemake", "--dry-run", "--cores", "2", cwd=tree)
+    assert missing.returncode and "my votes/export.csv" in missing.stdout
+    (tree / "my votes").mkdir()
+    write_export(tree / "my votes" / "export.csv", rows_of(simulated_counts(9, 30, (0.6, 0.1, -0.5), 0.5, seed=0)))
+    assert dry_run(tree) == JOBS | VOTED | {"figure": JOBS["figure"] + 1}
+    made = call("snakemake", "--cores", "1", "results/emoji/tables/preferences.md", cwd=tree)
+    assert made.returncode == 0, made.stdout
+    record = json.loads((tree / "results/emoji/study/votes.json").read_text(encoding="utf-8"))
+    assert record["studies"]["parti"]["models"][0] == "wuerstchen"
+    said = (tree / "results/emoji/tables/preferences.md").read_text(encoding="utf-8")
+    assert "Würstchen among decisive votes" in said and record["votes"]["sha256"]["export.csv"] in said
 
 
 def test_a_smaller_shard_size_cuts_every_set_into_more_jobs(tree: Path) -> None:
@@ -366,7 +383,7 @@ def rule_texts() -> dict[str, str]:
 
 def test_every_rule_says_what_it_did_and_how_long_it_took() -> None:
     texts = rule_texts()
-    assert set(texts) - SWEEP == set(chapters()) == set(JOBS | RELEASED | PAPER) - {"all"} | ASKED
+    assert set(texts) - SWEEP == set(chapters()) == set(JOBS | RELEASED | PAPER | VOTED) - {"all"} | ASKED
     for rule, text in texts.items():
         folder = "results/{study}/sweep" if rule in SWEEP else "results/{study}"
         # The folder is the rule's name, since summary.json and workflow/done.py count time by it.

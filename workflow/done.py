@@ -9,9 +9,9 @@ import yaml
 from wuerstchen.files import read_json
 
 FILES = ("data", "train", "shards", "sample", "pictures", "score", "measures", "curve", "robustness", "parts")
-FILES += ("speed", "paper_size", "carbon", "report")
+FILES += ("speed", "paper_size", "carbon", "study", "report")
 RULES = Path(__file__).parent / "rules"
-PARTS = {"shards": "train", "curve": "score", "paper_size": "speed"}
+PARTS = {"shards": "train", "curve": "score", "paper_size": "speed", "study": "report"}
 PARTS |= {
     "published": "sample",
     "measures": "score",

@@ -11,6 +11,8 @@ from workflow.settings import check_flags, set_job_environment, shard_count, sou
 set_job_environment()
 
 SHARDS = shard_count(config)
+# What people's votes say, where the config names exports of them.
+VOTES = [f"{STUDY}/study/votes.json"] if "votes" in config else []
 SWEPT = f"config/{config['study']}-sweep.json"  # what came of a sweep, kept in git for the report
 
 
@@ -56,8 +58,9 @@ def robustness_files():
 
 
 def table_files():
-    """The three tables in their three formats, and what the paper's own numbers add up to."""
-    tables = collect(f"{STUDY}/tables/table{{number}}.{{ext}}", number=[1, 2, 3], ext=["csv", "md", "tex"])
+    """The three tables and that of the votes, and what the paper's own numbers add up to."""
+    names = [*(f"table{number}" for number in (1, 2, 3)), *(["preferences"] if VOTES else [])]
+    tables = collect(f"{STUDY}/tables/{{name}}.{{ext}}", name=names, ext=["csv", "md", "tex"])
     return [*tables, f"{STUDY}/tables/audit.csv"]
 
 

@@ -29,6 +29,7 @@ PREFERRED = published.PREFERENCE in METRICS and len(MODELS) > 1
 PARTS = config["robustness"]["parts"]
 FIGURES = ["collage", "side-by-side", "robustness"]
 FIGURES += ["power-spectrum"] * ("power-spectrum" in METRICS) + ["figure4"] * ("speed" in METRICS)
+FIGURES += ["figure5"] * bool(VOTES)
 
 
 wildcard_constraints:
@@ -177,6 +178,7 @@ def figure_inputs(wildcards):
         "robustness": robustness_files(),
         "power-spectrum": spectrum_files(),
         "figure4": speed_files(),
+        "figure5": VOTES,
     }[wildcards.figure]
 
 
@@ -191,4 +193,5 @@ def summary_inputs():
         *robustness_files(),
         *speed_files(),
         f"{STUDY}/carbon.json",
+        *VOTES,
     ]

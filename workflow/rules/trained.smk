@@ -16,7 +16,7 @@ if config["data"]["source"] == "emoji":
     REAL["ceiling-other-artist"] = ["names"]
 CEILINGS = [*RECONSTRUCTED, *list(REAL)[1:]]
 FIGURES = ["collage", "side-by-side", "speed", "training", "recall-curve", "robustness"]
-FIGURES += ["probe"] * ("probe" in config) + ["figure4"] * ("figure4" in config["speed"])
+FIGURES += ["probe"] * ("probe" in config) + ["figure4"] * ("figure4" in config["speed"]) + ["figure5"] * bool(VOTES)
 SHARDED = config["data"]["source"] == "webdataset"  # trained on a cluster, which keeps no weights on the way
 if "curve" not in config:
     FIGURES.remove("recall-curve")
@@ -342,6 +342,7 @@ def figure_inputs(wildcards):
         "robustness": robustness_files(),
         "probe": [*workload_files(), *picture_files()],
         "figure4": glob(config["speed"].get("figure4", "")),
+        "figure5": VOTES,
     }[wildcards.figure]
 
 
@@ -357,4 +358,5 @@ def summary_inputs():
         *training_files("usage.json"),
         f"{STUDY}/carbon.json",
         f"{STUDY}/data/split.json",
+        *VOTES,
     ]
