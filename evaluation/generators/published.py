@@ -31,11 +31,11 @@ class PublishedGenerator(Batched):
 
     def __init__(self, source: Path, settings: Settings, compiled: bool = False, device: str | None = None):
         super().__init__()
-        device = device or best_device()
-        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+        self.device = device or best_device()
+        dtype = torch.bfloat16 if self.device.startswith("cuda") else torch.float32
         self.given = check_settings(settings, KNOWN, whole=False)
         self.compiled = compiled
-        self.pipeline = Pipeline.from_pretrained(str(source), dtype, device, compiled)
+        self.pipeline = Pipeline.from_pretrained(str(source), dtype, self.device, compiled)
 
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation import sample
+from evaluation import sample, speed
 from evaluation.features import read_features
 from evaluation.generators.own import AT_ONCE, Called, Folder, checked
 from evaluation.pictures import iter_pictures
@@ -121,6 +121,21 @@ def test_a_function_draws(prompts, module, tmp_path):
     assert sys.modules[module].calls[-2:] == [AT_ONCE, 2]
 
 
+def test_a_functions_speed_is_measured_by_whole_batches(module, tmp_path):
+    out = tmp_path / "speed.json"
+    speed.main(
+        ["--model", "mine", "--callable", f"{module}:draw", "--batch-sizes", "1", "20", "--repeats", "1", "--out",
+         str(out)]
+    )  # fmt: skip
+    assert sys.modules[module].calls == [1, 1, 20, 20]  # each once to warm up
+    record = read_json(out)
+    assert (record["image_size"], record["precision"], record["weights_sha256"]) == ("10x12", "not said", None)
+    with pytest.raises(SystemExit, match="speed of real: --pictures: needed for real"):
+        speed.main(["--model", "real", "--batch-sizes", "1", "--out", str(out)])
+    with pytest.raises(ValueError, match="its pictures are there already"):
+        speed.measure(Folder.__new__(Folder), 1, 1)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -182,4 +197,4 @@ def test_the_guides_commands_work(prompts, folder, tmp_path, monkeypatch):
     assert read_features(tmp_path / "my-model.npz").lossy == len(IDS)  # shards remember what they were made of
     for metric in ("fd", "kid", "is"):
         score = read_json(tmp_path / f"my-model-{metric}.json")
-        assert score["model"] == "my-model" and score["n"] == len(IDS)
+        assert score["model"] == "my-model" and score["n"] == len(IDS) == score["lossy"]["images"]
