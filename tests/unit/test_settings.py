@@ -78,7 +78,7 @@ def test_the_study_itself_is_valid(config: dict) -> None:
         (
             "models",
             ["wuerstchen", "sd-2.1"],
-            'models[1]: "sd-2.1" is not known. Allowed: baseline-ldm, baseline-ldm-bc.',
+            'models[1]: "sd-2.1" is not known. Allowed: baseline-ldm, baseline-ldm-bc, df-gan.',
         ),
         ("models", ["wuerstchen"], "should have at least 2 entries"),
         ("models", "wuerstchen", 'models: "wuerstchen" should be a list'),
