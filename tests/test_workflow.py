@@ -63,6 +63,7 @@ JOBS = {
     "all": 1,
 }
 SWEEP = {"sweep_training", "sweep_recall"}  # jobs of the target `sweep` alone
+FULL = {"train_df_gan"}  # jobs of config/emoji-full.yaml alone
 ASKED = {"paper_size_times"}  # jobs of the target `figure4` alone
 # jobs of a study that trains on tar shards
 SHARDS = {"scan", "measured_pictures", "select", "train_phase", "interpolate", "train_stage"}
@@ -111,6 +112,25 @@ def dry_run(tree: Path, *arguments: str) -> dict[str, int]:
 
 def test_plan_of_the_emoji_study(tree: Path) -> None:
     assert dry_run(tree) == JOBS
+
+
+def test_plan_of_the_emoji_study_with_a_gan(tree: Path) -> None:
+    """One training more, and one more of whatever there is one of for each model."""
+    edit_config(tree / "config" / "emoji-full.yaml", training={"df-gan": {"learning_rate": 0.0002}})
+    run = call("snakemake", "-n", "-p", "--cores", "1", "--configfile", "config/emoji-full.yaml", cwd=tree)
+    assert run.returncode == 0, run.stdout
+    jobs = JOBS | {"scores": JOBS["scores"] + 2} | dict.fromkeys(FULL, 1)
+    each = ("sample", "features", "scores_without_reference", "recall", "preference", "sampling_time")
+    assert planned(run.stdout) == jobs | {rule: JOBS[rule] + 1 for rule in each}
+
+    def line(start: str) -> str:
+        (found,) = re.findall(rf"python -m {start} .*", run.stdout)
+        return found
+
+    training = line("wuerstchen.train --stage df-gan")
+    assert "--budget b c --set learning_rate=0.0002 --snapshots 25 50 75 " in training
+    assert "--set" not in line("evaluation.sample --model df-gan") + line("evaluation.speed --model df-gan")
+    assert " df-gan=results/emoji-full/preference/df-gan/names.csv --prompts names " in run.stdout
 
 
 def test_a_smaller_shard_size_cuts_every_set_into_more_jobs(tree: Path) -> None:
@@ -318,7 +338,7 @@ def rule_texts() -> dict[str, str]:
 
 def test_every_rule_says_what_it_did_and_how_long_it_took() -> None:
     texts = rule_texts()
-    assert set(texts) - SWEEP == set(chapters()) == set(JOBS | RELEASED) - {"all"} | SHARDS | ASKED
+    assert set(texts) - SWEEP == set(chapters()) == set(JOBS | RELEASED) - {"all"} | SHARDS | FULL | ASKED
     for rule, text in texts.items():
         folder = "results/{study}/sweep" if rule in SWEEP else "results/{study}"
         # The folder is the rule's name, since summary.json and workflow/done.py count time by it.

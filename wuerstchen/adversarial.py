@@ -1,7 +1,8 @@
 """A small DF-GAN at work: trained from scratch by its own objective (Tao et al. 2022), then drawing.
 
-It differs from the authors' in its size, its text encoder (the study's, as sentences), and in that both networks make
-their steps together: the generator learns from the discriminator as it was before the step.
+It differs from the authors' in its size; in its text encoder, the study's, whose sentences are standardised, since all
+captions share words; in the range of its pixels; and in that both networks make their steps together: the generator
+learns from the discriminator as it was before the step.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,10 @@ from wuerstchen.seeds import generator
 from wuerstchen.tasks import Losses, Task
 from wuerstchen.text import text_encoder
 
+# Black in the networks' pixels, whose white is 0. Most of an emoji is white; with white at 1 the generator runs into
+# tanh's end before it has drawn anything, since brightness is all that counts at first, and gets no gradient any more.
+BLACK = -0.8
+
 
 class DFGanTask(Task):
     """Hinge losses on real, drawn and mismatched pairs of picture and sentence, and the matching-aware penalty."""
@@ -44,8 +49,11 @@ class DFGanTask(Task):
         self.words = mean_words(*(text.any(-1) for text in texts), self.recipe.long_captions)
         train, validation = (torch.tensor([row["split"] == split for row in rows]) for split in ("train", "validation"))
         self.pictures = pictures[train]
-        self.short, self.long = (sentences_of(text[train]) for text in texts)
-        self.held_out = sentences_of(texts[0][validation][: 4 * self.recipe.batch_size])
+        short = sentences_of(texts[0][train])
+        self.measured = {"mean": short.mean(0).tolist(), "std": short.std(0).clamp(min=1e-3).tolist()}
+        self.short, self.long = (standardised(sentences_of(text[train]), self.measured) for text in texts)
+        held_out = texts[0][validation][: 4 * self.recipe.batch_size]
+        self.held_out = standardised(sentences_of(held_out), self.measured)
         self.n = len(self.pictures)
 
     def adversary(self) -> nn.Module:
@@ -59,10 +67,10 @@ class DFGanTask(Task):
         long = torch.rand(len(rows), 1, generator=random) < self.recipe.long_captions
         sentences = torch.where(long, self.long[rows], self.short[rows])
         noise = torch.randn(len(rows), NOISE, generator=random)
-        return self.of_batch(modules, 2 * images(self.pictures[rows]) - 1, sentences, noise)
+        return self.of_batch(modules, BLACK * (1 - images(self.pictures[rows])), sentences, noise)
 
     def of_batch(self, modules: nn.ModuleDict, real: Tensor, sentences: Tensor, noise: Tensor) -> Losses:
-        """Losses of real pictures (n, 3, size, size) in [-1, 1] with their sentences, and of what is drawn."""
+        """Losses of real pictures (n, 3, size, size) with their sentences, and of what is drawn for these."""
         recipe, discriminator = self.recipe, self.discriminator
         fake = modules["df_gan"](noise, sentences)
         discriminator.requires_grad_(False)  # the generator's loss leaves no gradients there
@@ -91,7 +99,13 @@ class DFGanTask(Task):
         return -torch.cat(judged).mean().item()
 
     def metadata(self, modules: nn.ModuleDict) -> dict:
-        return {"df_gan": self.config}
+        return {"df_gan": self.config, "black": BLACK, "sentences": self.measured}
+
+
+def standardised(sentences: Tensor, measured: dict[str, list[float]]) -> Tensor:
+    """Sentences (n, d) with the mean and deviation that were measured of each dimension taken out."""
+    mean, std = (torch.tensor(measured[key]) for key in ("mean", "std"))
+    return (sentences - mean) / std
 
 
 class DFGanPictures:
@@ -102,6 +116,7 @@ class DFGanPictures:
     def __init__(self, folder: str | Path):
         self.files = [Path(folder) / "df-gan" / "model.safetensors"]
         metadata = weights.metadata(self.files[0])
+        self.black, self.measured = metadata["black"], metadata["sentences"]
         self.precision, self.image_size = metadata["precision"], metadata["image_size"]
         self.encoder = text_encoder(from_dict(TextConfig, metadata["text"]))
         self.network = DFGan(**metadata["df_gan"]).to(memory_format=torch.channels_last)
@@ -117,7 +132,7 @@ class DFGanPictures:
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], ids: Sequence[str], seed: int) -> np.ndarray:
         """Pictures, uint8 (n, h, w, 3); the noise of each depends on the seed and its id alone."""
-        sentences = sentences_of(self.encoder.encode(prompts))
+        sentences = standardised(sentences_of(self.encoder.encode(prompts)), self.measured)
         noise = torch.stack([truncated_normal(seed, name) for name in ids])
         with autocast(self.precision):
-            return to_uint8((self.network(noise, sentences).float() + 1) / 2)
+            return to_uint8(1 - self.network(noise, sentences).float() / self.black)

@@ -1,7 +1,5 @@
 """DF-GAN (Tao et al. 2022): its generator, which loads the official checkpoints too, and its one-way discriminator."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,10 +86,8 @@ def matching_aware_penalty(judged: Tensor, real: Tensor, sentence: Tensor, weigh
 
 
 def sentences_of(tokens: Tensor) -> Tensor:
-    """Text tokens (n, l, d), zero after the end, to sentences (n, d): their mean, of mean square 1."""
-    real = tokens.any(-1, keepdim=True).sum(1).clamp(min=1)
-    mean = tokens.float().sum(1) / real
-    return F.normalize(mean, dim=1) * math.sqrt(mean.shape[1])
+    """Text tokens (n, l, d), zero after the end, to sentences (n, d): their mean."""
+    return tokens.float().sum(1) / tokens.any(-1, keepdim=True).sum(1).clamp(min=1)
 
 
 def truncated_normal(seed: int, name: str) -> Tensor:

@@ -332,7 +332,7 @@ def _emoji() -> Preset:
             "probe": Recipe(
                 steps=320, batch_size=16, learning_rate=1e-2, warmup=20, ema=0.98, compiled=False, validate_every=80
             ),
-            "df-gan": DFGanRecipe(steps=0, batch_size=16, ema=0.99, compiled=False, validate_every=200),
+            "df-gan": DFGanRecipe(steps=0, batch_size=8, ema=0.99, compiled=False, validate_every=400),
         },
     )  # fmt: skip
 
