@@ -1,6 +1,6 @@
 """Columns and fields that tables share: a number with its interval, and its range over several trainings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from evaluation.printing import NOT_APPLICABLE, RANGE, Column, Record, with_interval
 from evaluation.results import NotRun, Study
@@ -13,6 +13,24 @@ def score_fields(key: str, score: dict | NotRun) -> Record:
         return dict.fromkeys((key, f"{key}_low", f"{key}_high"), score)
     low, high = score["interval"] or (NOT_APPLICABLE, NOT_APPLICABLE)
     return {key: score["value"], f"{key}_low": low, f"{key}_high": high}
+
+
+LOSSY = "‡"
+
+
+def marked(key: str) -> Callable[[Record], str | NotRun]:
+    """A cell that prints the text at `key`, with LOSSY where the record counts `lossy` pictures."""
+    return lambda record: f"{record[key]} {LOSSY}" if record["lossy"] else str(record[key])
+
+
+def lossy_notes(records: Iterable[Record]) -> list[str]:
+    """What LOSSY means, where a record has it."""
+    if not any(record["lossy"] for record in records):
+        return []
+    return [
+        f"{LOSSY}: pictures that were saved with loss, in JPEG and its like. That alone moves scores: Table 3 "
+        "shows how far."
+    ]
 
 
 def range_names(study: Study, key: str) -> tuple[str, ...]:

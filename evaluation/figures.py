@@ -309,7 +309,8 @@ def robustness(study: Study) -> Figure:
     ours.set_yticks(places, labels)
     ours.invert_yaxis()
     paper.tick_params(axis="y", left=False)
-    ours.set(xlabel=f"{study.distance} (95 % interval)", title="Measured here")
+    distances = dict.fromkeys(study.distance(name) for name in sets)
+    ours.set(xlabel=f"{', '.join(distances)} (95 % interval)", title="Measured here")
     paper.set(xlabel="FID", title="The paper's Table 3")
     for axis in (ours, paper):
         logarithmic(axis, "x", (1.0,))

@@ -90,12 +90,13 @@ def _paper_rate(prompts: str, rival: str) -> str | None:
 
 def _distance_headline(study: Study) -> dict[str, str]:
     prompts = study.prompt_sets[0]
-    title, score = "How far from real pictures?", study.score(SCORES["fd"], study.model, prompts)
+    scores = study.ranked(SCORES["fd"], study.models, prompts)
+    title, score = "How far from real pictures?", scores[study.model]
     if isinstance(score, NotRun):
         return _headline(title, "not run", score.reason)
     others = []
     for rival in study.rivals:
-        theirs = study.score(SCORES["fd"], rival, prompts)
+        theirs = scores[rival]
         said = "not run" if isinstance(theirs, NotRun) else significant(theirs["value"])
         others.append(f"{model_name(rival)} {said}")
     words = f"FD-EfficientNet-Lite2 on {score['n']} {prompts} prompts: {with_range(score['value'], score['interval'])}"

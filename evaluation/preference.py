@@ -22,10 +22,12 @@ import numpy as np
 from evaluation.features import count_images, library_versions
 from evaluation.images import images_sha256, iter_images
 from evaluation.intervals import paired_bootstrap, wilson
+from evaluation.pictures import add_up
 from evaluation.preference_model import PreferenceModel, score_pairs
 from evaluation.prompts import read_prompts
 from wuerstchen.files import read_json, read_jsonl, write_json, write_text
 from wuerstchen.seeds import derive
+from wuerstchen.shards import read_info
 
 METRIC = "emoji-score"  # of the scorer that a study trains
 THRESHOLDS = {"random": 0.85, "subgroup": 0.65}
@@ -234,6 +236,8 @@ def score_sets(scorer: PreferenceModel, model: str, sets: Sequence[Sequence[str]
         ids, scores = score_images(scorer, prompts, shards)
         texts = [row["prompt"] for row in prompts]
         record = score_record(scorer, scores, texts, model, name, images_sha256(shards), seed)
+        if lossy := add_up(filter(None, (read_info(path).get("pictures") for path in shards)))["lossy"]:
+            record["lossy"] = {"images": lossy}  # a model's own pictures, as `evaluation.sample` found them
         write_scores(scores_csv, ids, scores)
         write_json(scores_json, record)
 

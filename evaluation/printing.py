@@ -198,7 +198,14 @@ def to_markdown(table: Table) -> str:
 LATEX = {
     **{"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%"},
     **{"^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}"},
-    **{"|": r"\textbar{}", '"': r"\textquotedbl{}", "–": "--", "†": r"\textdagger{}", "≈": r"$\approx$"},
+    **{
+        "|": r"\textbar{}",
+        '"': r"\textquotedbl{}",
+        "–": "--",
+        "†": r"\textdagger{}",
+        "‡": r"\textdaggerdbl{}",
+        "≈": r"$\approx$",
+    },
     **{"✓": r"$\checkmark$", "²": "$^2$", "₂": "$_2$", "\n": " ", "\r": " "},
 }
 

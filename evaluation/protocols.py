@@ -2,14 +2,12 @@
 
 "FID on COCO-30K" names no one number: Stable Diffusion alone is quoted with 8.59 to 25.40. Captions, reference, crop
 and resize all differ between papers. A protocol fixes each; `digest` is that of all of them, and goes into a score's
-JSON. FIDs of different protocols are never ranked together: whatever orders scores, or marks the best of them, asks
-`require_comparable` first.
+JSON. FIDs of different protocols are never ranked together: see `evaluation.comparability`.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -160,29 +158,3 @@ def preparation(name: str) -> Preparation | None:
     crop, filter_, size, unrounded = match.groups()
     like = replace(CLEAN, crop=crop, filter=filter_ or "none", size=int(size or CLEAN.size), quantise=not unrounded)
     return Preparation(name, lambda picture: prepared(picture, like))
-
-
-# What must be equal in two scores' JSON for one of them to be the better; a Frechet distance falls with n as well.
-COMPARED = ("metric", "protocol", "protocol_sha256", "extractor", "preprocessing", "reference_sha256", "n")
-
-
-def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Fields in which two scores' JSON differ that must be equal to compare them."""
-    return [field for field in COMPARED if a.get(field) != b.get(field)]
-
-
-def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether one of two scores can be said to be the better."""
-    return not differences(a, b)
-
-
-def require_comparable(scores: Iterable[Mapping[str, Any]]) -> None:
-    """Raise ValueError naming what differs unless all scores can be ranked together."""
-    first: Mapping[str, Any] | None = None
-    for score in scores:
-        first = first or score
-        if fields := differences(first, score):
-            both = "; ".join(f"{field} {first.get(field)!r} and {score.get(field)!r}" for field in fields)
-            raise ValueError(
-                f"scores of {first.get('model')} and {score.get('model')} cannot be ranked together: {both}"
-            )

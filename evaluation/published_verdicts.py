@@ -7,9 +7,10 @@ trained here, so that nothing is said of the cost of training.
 from collections.abc import Iterable
 
 from evaluation import published
+from evaluation.comparability import require_comparable
 from evaluation.findings import with_range
 from evaluation.printing import percent, significant
-from evaluation.released_tables import drawn_steps, require_comparable_scores
+from evaluation.released_tables import drawn_steps
 from evaluation.results import METRICS, NotRun, Study, model_name
 from evaluation.tables import PAPER_SETS
 from evaluation.verdicts import (
@@ -178,7 +179,7 @@ def _ordered(study: Study, key: str, rival: str, higher: bool) -> tuple[str, str
         if isinstance(score, NotRun):
             return "not run", _sentence(score)
     if key in METRICS:
-        require_comparable_scores(scores)
+        require_comparable(scores)
     mine, theirs = scores
     word = compared(*mine["interval"], *theirs["interval"])
     if not higher:

@@ -1,9 +1,7 @@
 """Table 2 of a study of published models: its own metrics, each FID under its protocol, and other packages' values."""
 
-from typing import Any
-
 from evaluation import published
-from evaluation.columns import score_fields
+from evaluation.columns import lossy_notes, marked, score_fields
 from evaluation.printing import (
     INTERVAL,
     NOT_APPLICABLE,
@@ -36,7 +34,18 @@ def table2(study: Study) -> Table:
     quoted = [quoted_row(row) for row in published.rows("table2")]
     blocks += _crosscheck(study)
     blocks.append(Block("Quoted: the paper's rows as printed", QUOTED_COLUMNS, quoted))
-    fields = ("block", "prompts", "protocol", "model", "sampling_steps", "n", *keys, "parameters", *QUOTED_FIELDS)
+    fields = (
+        "block",
+        "prompts",
+        "protocol",
+        "model",
+        "sampling_steps",
+        "n",
+        "lossy",
+        *keys,
+        "parameters",
+        *QUOTED_FIELDS,
+    )
     everything = [dict.fromkeys(fields, NOT_APPLICABLE) | record for record in (*records, *quoted)]
     better = ", ".join(title for metric, title in study.scores.items() if metric in LOWER)
     notes = [
@@ -45,6 +54,7 @@ def table2(study: Study) -> Table:
         "list, reference, crop, filter and resize. Values of different protocols are never ranked together, nor are "
         "they with the quoted rows: the paper names no protocol.",
         *_truncated(study),
+        *lossy_notes(records),
         QUOTED_NOTE,
     ]
     return Table("table2", "Table 2: quality of the pictures", fields, everything, blocks, notes)
@@ -71,11 +81,9 @@ def _blocks(study: Study, prompts: str) -> list[Block]:
 
 
 def _block(study: Study, prompts: str, title: str, metrics: list[str], protocol: str) -> Block:
-    scores = {metric: {model: study.score(metric, model, prompts) for model in study.models} for metric in metrics}
-    for by_model in scores.values():
-        require_comparable_scores([score for score in by_model.values() if not isinstance(score, NotRun)])
+    scores = {metric: study.ranked(metric, study.models, prompts) for metric in metrics}
     columns = (
-        Column("Model", text("model"), right=False),
+        Column("Model", marked("model"), right=False),
         Column("Sampling steps", text("sampling_steps")),
         Column("Pictures", shown(count, "n")),
         *(Column(study.scores[metric], with_interval(significant, _key(metric))) for metric in metrics),
@@ -83,20 +91,13 @@ def _block(study: Study, prompts: str, title: str, metrics: list[str], protocol:
     records = []
     for model in study.models:
         record: Record = {"block": "measured", "prompts": prompts, "protocol": protocol, "model": model_name(model)}
-        record["sampling_steps"] = drawn_steps(study, model, prompts)
+        record |= {"sampling_steps": drawn_steps(study, model, prompts), "lossy": study.lossy(model, prompts)}
         sizes = [NotRun("no score") if isinstance(s, NotRun) else s["n"] for s in (by[model] for by in scores.values())]
         record["n"] = next((size for size in sizes if not isinstance(size, NotRun)), scores[metrics[0]][model])
         for metric, by_model in scores.items():
             record |= score_fields(_key(metric), by_model[model])
         records.append(record)
     return Block(title, columns, records)
-
-
-def require_comparable_scores(scores: list[dict[str, Any]]) -> None:
-    """Raises ValueError where scores are of different protocols, references or numbers of pictures."""
-    from evaluation.protocols import require_comparable  # torch: seconds
-
-    require_comparable(scores)
 
 
 def drawn_steps(study: Study, model: str, prompts: str) -> str | int | NotRun:

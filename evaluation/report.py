@@ -108,7 +108,12 @@ DIFFERENCES = (
         "move the distance about as much as mild JPEG",
         "most of an emoji is white, and a tenth less brightness or contrast greys all of it",
     ),
-    ("Rivals", "Baseline LDM, GANs, Stable Diffusion", "Baseline LDM with two budgets", "theirs need a GPU"),
+    (
+        "Rivals",
+        "Baseline LDM, GANs, Stable Diffusion",
+        "Baseline LDM with two budgets; a small DF-GAN in config/emoji-full.yaml",
+        "theirs need a GPU",
+    ),
     ("Human study", "90 people", "votes, where the config names exports of them", "needs people"),
 )
 

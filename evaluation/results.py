@@ -16,15 +16,17 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from evaluation.comparability import require_comparable
 from wuerstchen.files import read_json, read_jsonl
 from wuerstchen.seeds import derive
 from wuerstchen.shards import read_info, read_picture
 
-# Every model decodes with Stage A, so its training is counted in each; but see `Study.stages_of`.
+# All but the GAN decode with Stage A, so its training is counted in each; but see `Study.stages_of`.
 STAGES = {
     "wuerstchen": ("a", "b", "c"),
     "baseline-ldm": ("a", "baseline-ldm"),
     "baseline-ldm-bc": ("a", "baseline-ldm-bc"),
+    "df-gan": ("df-gan",),
 }
 MODEL_NAMES = {
     "wuerstchen": "Würstchen",
@@ -58,6 +60,12 @@ SCORES = {
     "kid": "kid-efficientnet-lite2",
     "is": "is-efficientnet-lite2",
     "preference": "emoji-score",
+}
+# What Fréchet distances are called; only that of TF-Inception's features is FID.
+DISTANCES = {
+    "fd-efficientnet-lite2": "FD-EfficientNet-Lite2",
+    "fd-inception": "FID",
+    "fd-dinov2": "FD-DINOv2",
 }
 # What a study of published models may measure, by the name of its score files.
 METRICS = {
@@ -135,14 +143,19 @@ class Study:
         return {name: METRICS[name] for name in asked if name in METRICS}
 
     @property
-    def preference(self) -> tuple[str, str]:
-        """The score behind the win rates: its name, and the folder of its values by prompt."""
-        return ("PickScore", "preference/pickscore") if self.published else ("EmojiScore", "preference")
+    def preference(self) -> tuple[str, str, str]:
+        """The score behind the win rates: its name, the folder of its values by prompt, and its metric."""
+        if self.published:
+            return "PickScore", "preference/pickscore", "pickscore"
+        return "EmojiScore", "preference", SCORES["preference"]
 
-    @property
-    def distance(self) -> str:
-        """What Table 3's distance is called."""
-        return "FID" if self.published else "FD-EfficientNet-Lite2"
+    def distance(self, pictures: str) -> str:
+        """What Table 3's distance on a set of pictures is called, after the network that it was measured with."""
+        measured = self.read(f"robustness/{pictures}.json")
+        if isinstance(measured, NotRun):
+            return "Distance"
+        metric = measured["metric"]
+        return DISTANCES.get(metric) or f"FD-{metric.removeprefix('fd-')}"
 
     @property
     def rivals(self) -> list[str]:
@@ -202,6 +215,20 @@ class Study:
         if not path.is_file():
             return NotRun(f"there is no {path.relative_to(self.directory)}")
         return read_info(path)
+
+    def ranked(self, metric: str, models: Iterable[str], prompts: str) -> dict[str, dict | NotRun]:
+        """One metric's scores of several models on one prompt set, to stand side by side.
+
+        Raises ValueError naming two models and what differs where their scores cannot be ranked together.
+        """
+        scores = {model: self.score(metric, model, prompts) for model in models}
+        require_comparable(score for score in scores.values() if not isinstance(score, NotRun))
+        return scores
+
+    def lossy(self, model: str, prompts: str) -> int:
+        """How many of a model's pictures of a prompt set were saved with loss, as its scores say."""
+        scores = [self.score(metric, model, prompts) for metric in self.scores]
+        return max((s.get("lossy", {}).get("images", 0) for s in scores if not isinstance(s, NotRun)), default=0)
 
     def history(self, stage: str) -> dict[str, list[float]] | NotRun:
         """Columns of train/{stage}/history.csv as floats; an empty cell is NaN."""

@@ -40,10 +40,11 @@ def shard_prompts(prompts: list[dict], shard: int, shards: int) -> list[dict]:
     return prompts[len(prompts) * shard // shards : len(prompts) * (shard + 1) // shards]
 
 
-def generator_of(args: argparse.Namespace, prompts: list[dict]) -> Generator:
-    """What the command line names. Raises ValueError."""
+def generator_of(args: argparse.Namespace, prompts: list[dict], compiled: bool | None = None) -> Generator:
+    """What the command line names; prompts and compiled: see `make`. Raises ValueError."""
     if args.callable is None:
-        return make(args.model, args.weights, parse_settings(args.set), args.pictures, None, prompts, args.sampling)
+        given = parse_settings(args.set)
+        return make(args.model, args.weights, given, args.pictures, compiled, prompts, args.sampling)
     if args.model in KNOWN or not MODEL.fullmatch(args.model):
         raise ValueError(f"--model: {args.model!r} cannot be a function's; use another name [a-z0-9.-]")
     for flag in ("weights", "pictures", "set", "sampling"):

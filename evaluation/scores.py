@@ -89,7 +89,11 @@ def score_record(
     prompts: str,
     seed: int,
 ) -> dict[str, Any]:
-    """The JSON of one score: `score` with what it was computed from and with."""
+    """The JSON of one score: `score` with what it was computed from and with.
+
+    Where pictures were saved with loss, "lossy" says how many: {"images"} and, of the reference, {"reference"}.
+    """
+    lossy = {"images": images.lossy} | ({"reference": reference.lossy} if reference else {})
     return {
         "schema": 1,
         "metric": metric,
@@ -102,6 +106,7 @@ def score_record(
         "reference_sha256": reference.key["images_sha256"] if reference else None,
         "extractor": images.key["extractor"],
         "preprocessing": images.key["preprocessing"],
+        **({"lossy": lossy} if any(lossy.values()) else {}),
         "versions": {**images.key["versions"], **library_versions("numpy", "scipy")},
     }
 

@@ -23,7 +23,7 @@ RECALL_PARTS = (("seen", "Seen"), ("held_out", "Held out"), ("special", "Special
 def recall_table(study: Study) -> Table:
     """Recall of the true picture among 100 real ones, for models, ceilings and chance."""
     prompts = study.prompt_sets[0]
-    parts = {model: study.read(f"scores/recall/{model}/{prompts}.json") for model in (*study.models, *study.ceilings)}
+    parts = study.ranked("recall", (*study.models, *study.ceilings), prompts)
     known = next((score["recall"] for score in parts.values() if not isinstance(score, NotRun)), {})
     known = {part: row for part, row in known.items() if row["n"] > 0}
     sizes = ", ".join(f"{known[part]['n']} {title.lower()}" for part, title in RECALL_PARTS if part in known)
@@ -89,12 +89,13 @@ def scores_table(study: Study) -> Table:
     blocks = []
     for prompts in study.prompt_sets:
         pictured = any(row["image"] for row in study.prompt_rows(prompts))
+        scores = {key: study.ranked(SCORES[key], study.models, prompts) for key, _ in metrics}
         records = []
         for model in study.models:
             record: Record = {"prompts": prompts, "model": model_name(model)}
             sizes = []
             for key, _ in metrics:
-                score = study.score(SCORES[key], model, prompts)
+                score = scores[key][model]
                 if isinstance(score, NotRun) and key in ("fd", "kid") and not pictured:
                     score = NotRun("needs real pictures of the prompts, and this set has none")
                 sizes.append(score if isinstance(score, NotRun) else score["n"])

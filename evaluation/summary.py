@@ -14,6 +14,8 @@ from evaluation.results import NotRun, Study, run
 from evaluation.trainings import Number, over_trainings, recall_value, score_value, win_rate
 from wuerstchen.files import write_json
 
+SAID = ("value", "interval", "interval_method", "n")  # of each score
+
 
 def summarise(study: Study) -> dict[str, Any]:
     """The contract of the summary. What was not measured is the text `not run: reason` in its place.
@@ -76,7 +78,7 @@ def summarise_published(study: Study) -> dict[str, Any]:
                 model: {
                     metric: str(score)
                     if isinstance(score, NotRun)
-                    else {key: score[key] for key in ("value", "interval", "interval_method", "n", "protocol")}
+                    else {key: score[key] for key in (*SAID, "protocol", "lossy") if key in score}
                     for metric, score in by_metric.items()
                 }
                 for model, by_metric in by_model.items()
@@ -183,12 +185,17 @@ def _win_rates(study: Study, prompts: str) -> dict[str, Any]:
 
 
 def _scores(study: Study) -> dict[str, dict[str, dict[str, dict | NotRun]]]:
-    """Every score file of FD, KID, IS and preference by prompt set, model and metric; real and ceilings if scored."""
+    """Every score file of FD, KID, IS and preference by prompt set, model and metric; real and ceilings if scored.
+
+    Raises ValueError where models' scores cannot be ranked together.
+    """
     scores: dict[str, dict[str, dict[str, dict | NotRun]]] = {}
     for prompts in study.prompt_sets:
         scores[prompts] = {}
-        for model in (*study.models, "real", *study.ceilings):
-            found = {metric: study.score(metric, model, prompts) for metric in study.scores}
+        everyone = (*study.models, "real", *study.ceilings)
+        ranked = {metric: study.ranked(metric, everyone, prompts) for metric in study.scores}
+        for model in everyone:
+            found = {metric: by_model[model] for metric, by_model in ranked.items()}
             if model in study.models or not all(isinstance(score, NotRun) for score in found.values()):
                 scores[prompts][model] = found
     return scores
@@ -197,7 +204,7 @@ def _scores(study: Study) -> dict[str, dict[str, dict[str, dict | NotRun]]]:
 def _score(study: Study, metric: str, model: str, prompts: str, score: dict | NotRun) -> Any:
     if isinstance(score, NotRun):
         return str(score)
-    said = {key: score[key] for key in ("value", "interval", "interval_method", "n")}
+    said = {key: score[key] for key in SAID}
     return said | (_over_trainings(study, score_value(metric, model, prompts)) if model in study.models else {})
 
 

@@ -9,7 +9,16 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from evaluation import published
-from evaluation.columns import columns_of, measured_fields, range_fields, range_names, score_fields
+from evaluation.columns import (
+    LOSSY,
+    columns_of,
+    lossy_notes,
+    marked,
+    measured_fields,
+    range_fields,
+    range_names,
+    score_fields,
+)
 from evaluation.printing import (
     NOT_APPLICABLE,
     Block,
@@ -50,7 +59,7 @@ WIN_RATE_NUMBERS = ("n", "wins", "losses", "ties", "rate", "rate_low", "rate_hig
 def table1(study: Study) -> Table:
     """Pairwise win rates of the model under study, one block per prompt set, beside the paper's Table 1."""
     columns = (
-        Column("Rival", text("rival_name"), right=False),
+        Column("Rival", marked("rival_name"), right=False),
         Column("Pictures", shown(count, "n")),
         Column("Wins", shown(count, "wins")),
         Column("Losses", shown(count, "losses")),
@@ -68,6 +77,7 @@ def table1(study: Study) -> Table:
         paper_set = COUNTERPART.get(prompts, prompts)
         quoted = {row["rival"]: row for row in published.rows("table1") if row["prompts"] == paper_set}
         measured = study.read(f"scores/win-rate/{prompts}.json")
+        study.ranked(study.preference[2], study.models, prompts)  # what the rates are made of
         rows = [_win_rate_row(study, prompts, rival, measured, quoted.get(rival)) for rival in study.rivals]
         title = f"{prompts} (in the paper: {PAPER_SETS[paper_set]})" if paper_set in PAPER_SETS else prompts
         blocks.append(Block(title, columns, rows))
@@ -75,7 +85,7 @@ def table1(study: Study) -> Table:
         for rival, row in quoted.items():
             if rival not in study.models:
                 paper = _paper_win_rate(row)
-                ours = {"prompts": prompts, "rival": rival, "status": "not run"}
+                ours = {"prompts": prompts, "rival": rival, "status": "not run", "lossy": 0}
                 records.append(ours | dict.fromkeys(numbers, absent) | paper)
                 named = other_rivals.setdefault(rival, {"rival_name": row["rival_printed"], "ours": absent})
                 named[prompts] = paper["paper_rate"]
@@ -88,12 +98,16 @@ def table1(study: Study) -> Table:
             quoted_columns.append(Column(title, shown(percent, prompts)))
         title = "Quoted: the paper's other rivals, not run here"
         blocks.append(Block(title, tuple(quoted_columns), list(other_rivals.values())))
-    fields = ("prompts", "rival", *numbers, "paper_prompts", "paper_rival", "paper_rate", "status")
+    mine = {"name": model_name(study.model), "lossy": sum(study.lossy(study.model, p) for p in study.prompt_sets)}
+    lossy = lossy_notes([*records, mine])
+    fields = ("prompts", "rival", *numbers, *(["lossy"] if lossy else []))
+    fields += ("paper_prompts", "paper_rival", "paper_rate", "status")
     notes = [
-        f"{model_name(study.model)} against each rival on the same prompts. A win is a strictly higher preference "
+        f"{marked('name')(mine)} against each rival on the same prompts. A win is a strictly higher preference "
         "score; a tie is not a win. Intervals are Wilson's, over prompts.",
         coverage(study),
         *(PICKSCORE_NOTES if study.published else EMOJI_SCORE_NOTES),
+        *lossy,
     ]
     caption = "Table 1: share of prompts for which the preference score prefers the model under study"
     return Table("table1", caption, fields, records, blocks, notes)
@@ -110,6 +124,7 @@ def _win_rate_row(
     study: Study, prompts: str, rival: str, measured: dict | NotRun, quoted: dict[str, str] | None
 ) -> Record:
     row = {"prompts": prompts, "rival": rival, "rival_name": model_name(rival)} | _paper_win_rate(quoted)
+    row["lossy"] = study.lossy(rival, prompts)
     if not isinstance(measured, NotRun) and rival not in measured["rivals"]:
         measured = NotRun(f"{rival} is not in scores/win-rate/{prompts}.json")
     if isinstance(measured, NotRun):
@@ -157,7 +172,10 @@ QUOTED_NOTE = (
 
 
 def table2(study: Study) -> Table:
-    """The paper's Table 2 as printed, and in a block of its own what this study measured of its models."""
+    """The paper's Table 2 as printed, and in a block of its own what this study measured of its models.
+
+    Raises ValueError where scores of one column cannot be ranked together.
+    """
     quality_columns = (
         Column("Model", text("model"), right=False),
         Column("Params", shown(count, "parameters")),
@@ -175,9 +193,11 @@ def table2(study: Study) -> Table:
         Column("Energy is", text("energy"), right=False),
     )
     prompts = study.prompt_sets[0]
-    measured = [_measured_row(study, model, prompts) for model in study.models]
+    everyone = (*study.models, "real", *study.ceilings)
+    scores = {key: study.ranked(SCORES[key], everyone, prompts) for key in ("fd", "kid", "is")}
+    measured = [_measured_row(study, model, prompts, scores) for model in study.models]
     for model in ("real", *study.ceilings):
-        row = _measured_row(study, model, prompts)
+        row = _measured_row(study, model, prompts, scores)
         if not all(isinstance(row[f"{key}_efficientnet_lite2"], NotRun) for key in ("fd", "kid", "is")):
             measured.append(row)
     ranges = tuple(name for key in DISTANCES for name in range_names(study, key))
@@ -214,9 +234,9 @@ def quoted_row(row: dict) -> Record:
     return dict.fromkeys(MEASURED_FIELDS, NOT_APPLICABLE) | {"block": "quoted"} | quoted
 
 
-def _measured_row(study: Study, model: str, prompts: str) -> Record:
+def _measured_row(study: Study, model: str, prompts: str, ranked: dict[str, dict[str, dict | NotRun]]) -> Record:
     row: Record = {"block": "measured", "model": model_name(model), **dict.fromkeys(QUOTED_FIELDS, NOT_APPLICABLE)}
-    scores = {key: study.score(SCORES[key], model, prompts) for key in ("fd", "kid", "is")}
+    scores = {key: by_model[model] for key, by_model in ranked.items()}
     for key, score in scores.items():
         number = score_value(SCORES[key], model, prompts) if model in study.models else None
         row |= measured_fields(study, f"{key}_efficientnet_lite2", score, number)
@@ -265,15 +285,15 @@ def training_cost(study: Study, stages: Sequence[str]) -> Record:
 
 def stage_name(stage: str) -> str:
     """`a` is printed as A; a baseline keeps its short name LDM."""
-    return stage.upper() if len(stage) == 1 else "LDM"
+    return stage.upper() if len(stage) == 1 else "LDM" if "ldm" in stage else model_name(stage)
 
 
-TABLE3_SCALES = "FD-EfficientNet-Lite2 and FID have different scales: compare the order of the rows, not the numbers."
+TABLE3_SCALES = "{} and FID have different scales: compare the order of the rows, not the numbers."
 TABLE3_CHOICES = "What the paper leaves open, such as the order of reduction and manipulation, is in each set's file."
 
 
 def table3(study: Study) -> Table:
-    """FD-EfficientNet-Lite2 of manipulated against untouched pictures, beside the paper's two columns of FID."""
+    """Fréchet distance of manipulated from untouched pictures, beside the paper's two columns of FID."""
     sets = list(study.config["robustness"]["sets"])
     quoted = {row["manipulation"]: row for row in published.rows("table3")}
     measured = {name: study.read(f"robustness/{name}.json") for name in sets}
@@ -287,18 +307,26 @@ def table3(study: Study) -> Table:
         for key, column in (("paper_fid_coco_30k", "coco30k"), ("paper_fid_celeba_hq", "celeba_hq")):
             record[key] = published.number(paper[column]) if paper else NOT_APPLICABLE
         families.setdefault(paper["group"] if paper else "Not in the paper", []).append(record)
+    lossy = {n: 0 if isinstance(r, NotRun) else r.get("pictures", {}).get("lossy", 0) for n, r in measured.items()}
     columns = [Column("Manipulation", text("manipulation"), right=False)]
     columns += [Column("In the paper", text("configuration"), right=False)]
     for name in sets:
-        columns.append(Column(f"{study.distance} @ {name}", with_interval(significant, f"fd_{name}")))
+        mark = f" {LOSSY}" if lossy[name] else ""
+        columns.append(Column(f"{study.distance(name)} @ {name}{mark}", with_interval(significant, f"fd_{name}")))
         columns.append(Column(f"PSNR @ {name}, dB", shown(lambda value: f"{value:.1f}", f"psnr_db_{name}")))
     columns.append(Column("Paper: FID @ COCO 30k", shown(lambda value: f"{value:.3f}", "paper_fid_coco_30k")))
     columns.append(Column("Paper: FID @ CelebA-HQ", shown(lambda value: f"{value:.3f}", "paper_fid_celeba_hq")))
     shared = tuple(columns)
     blocks = [Block(title, shared, records) for title, records in families.items()]
+    scales = sorted({study.distance(name) for name in sets} - {"FID", "Distance"})
     notes = [
         "Each row: distance between the features of the manipulated pictures and of the same pictures untouched. "
-        + (TABLE3_CHOICES if study.published else TABLE3_SCALES),
+        + (TABLE3_SCALES.format(", ".join(scales)) if scales else TABLE3_CHOICES),
+    ]
+    notes += [
+        f"{LOSSY}: {number} of the pictures of {name} had been saved with loss before, in JPEG and its like."
+        for name, number in lossy.items()
+        if number
     ]
     everything = all_records(blocks)
     for name in sets:

@@ -65,6 +65,7 @@ JOBS = {
     "all": 1,
 }
 SWEEP = {"sweep_training", "sweep_recall"}  # jobs of the target `sweep` alone
+FULL = {"train_df_gan"}  # jobs of config/emoji-full.yaml alone
 ASKED = {"paper_size_times"}  # jobs of the target `figure4` alone
 VOTED = {"votes": 1, "preferences": 1}  # jobs of a study whose config names exports of votes
 
@@ -182,6 +183,25 @@ def test_an_export_of_votes_adds_its_chapter_and_nothing_else(tree: Path) -> Non
     assert record["studies"]["parti"]["models"][0] == "wuerstchen"
     said = (tree / "results/emoji/tables/preferences.md").read_text(encoding="utf-8")
     assert "Würstchen among decisive votes" in said and record["votes"]["sha256"]["export.csv"] in said
+
+
+def test_plan_of_the_emoji_study_with_a_gan(tree: Path) -> None:
+    """One training more, and one more of whatever there is one of for each model."""
+    edit_config(tree / "config" / "emoji-full.yaml", training={"df-gan": {"learning_rate": 0.0002}})
+    run = call("snakemake", "-n", "-p", "--cores", "1", "--configfile", "config/emoji-full.yaml", cwd=tree)
+    assert run.returncode == 0, run.stdout
+    jobs = JOBS | {"scores": JOBS["scores"] + 2} | dict.fromkeys(FULL, 1)
+    each = ("sample", "features", "scores_without_reference", "recall", "preference", "sampling_time")
+    assert planned(run.stdout) == jobs | {rule: JOBS[rule] + 1 for rule in each}
+
+    def line(start: str) -> str:
+        (found,) = re.findall(rf"python -m {start} .*", run.stdout)
+        return found
+
+    training = line("wuerstchen.train --stage df-gan")
+    assert "--budget b c --set learning_rate=0.0002 --snapshots 25 50 75 " in training
+    assert "--set" not in line("evaluation.sample --model df-gan") + line("evaluation.speed --model df-gan")
+    assert " df-gan=results/emoji-full/preference/df-gan/names.csv --prompts names " in run.stdout
 
 
 def test_a_smaller_shard_size_cuts_every_set_into_more_jobs(tree: Path) -> None:
@@ -383,7 +403,7 @@ def rule_texts() -> dict[str, str]:
 
 def test_every_rule_says_what_it_did_and_how_long_it_took() -> None:
     texts = rule_texts()
-    assert set(texts) - SWEEP == set(chapters()) == set(JOBS | RELEASED | PAPER | VOTED) - {"all"} | ASKED
+    assert set(texts) - SWEEP == set(chapters()) == set(JOBS | RELEASED | PAPER | VOTED) - {"all"} | FULL | ASKED
     for rule, text in texts.items():
         folder = "results/{study}/sweep" if rule in SWEEP else "results/{study}"
         # The folder is the rule's name, since summary.json and workflow/done.py count time by it.

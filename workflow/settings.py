@@ -20,7 +20,7 @@ import yaml
 
 from workflow import published
 from wuerstchen.files import write_text
-from wuerstchen.presets import NAMES, DiffusionRecipe, StageARecipe, preset, settable
+from wuerstchen.presets import NAMES, DFGanRecipe, DiffusionRecipe, StageARecipe, preset, settable
 
 SCHEMA = Path(__file__).parent.parent / "config" / "schema.yaml"
 PUBLISHED = SCHEMA.with_name("schema-published.yaml")
@@ -34,6 +34,9 @@ TYPES = {
 }
 
 
+RECIPES = {"a": StageARecipe, "df-gan": DFGanRecipe}  # of the other stages DiffusionRecipe
+BUDGETED = ("baseline-ldm", "df-gan")  # stages whose steps follow from others' training FLOPs
+SETTLED = ("df-gan",)  # models that draw in one way only
 # Least values of a recipe's fields other than 0.
 LEAST = {"steps": 1, "batch_size": 1}
 
@@ -73,9 +76,9 @@ def schema_of(config: dict) -> dict:
 
 
 def recipe_schema(stage: str) -> dict[str, dict]:
-    """The schema of each field of a stage's training recipe. A baseline's steps follow from its budget."""
+    """The schema of each field of a stage's training recipe. A rival's steps follow from its budget."""
     found = {}
-    for field in settable(StageARecipe if stage == "a" else DiffusionRecipe):
+    for field in settable(RECIPES.get(stage, DiffusionRecipe)):
         about = {"description": f"The recipe's {field.name}."}
         least = {"minimum": LEAST.get(field.name, 0)}
         if field.name in NAMES:
@@ -87,7 +90,7 @@ def recipe_schema(stage: str) -> dict[str, dict]:
         else:  # a pair, such as AdamW's betas
             number = {"description": "A number.", "type": "number", "minimum": 0}
             found[field.name] = about | {"type": "array", "minItems": 2, "maxItems": 2, "items": number}
-    return {key: value for key, value in found.items() if (stage, key) != ("baseline-ldm", "steps")}
+    return {key: value for key, value in found.items() if key != "steps" or stage not in BUDGETED}
 
 
 def values_of(value: dict) -> dict:
@@ -173,7 +176,7 @@ def contradictions(config: dict) -> list[str]:
     lines = [
         f"sampling.{model}: missing; {model} is one of the models, so this must say how it draws."
         for model in models
-        if model not in config["sampling"]
+        if model not in (*config["sampling"], *SETTLED)
     ]
     lines += [
         f"speed.models: {model} is not one of the study's models ({', '.join(models)})."
@@ -225,8 +228,11 @@ def trained_on_shards(config: dict) -> list[str]:
     lines = [
         f"{key}: a study of data.source webdataset has none; remove it." for key in ("curve", "sweep") if key in config
     ]
-    if "baseline-ldm-bc" in config["models"]:
-        lines.append("models: baseline-ldm-bc is not trained on shards; remove it.")
+    lines += [
+        f"models: {model} is not trained on shards; remove it."
+        for model in ("baseline-ldm-bc", "df-gan")
+        if model in config["models"]
+    ]
     lines += [
         f"preset: {config['preset']} is not trained on shards; its recipe for stage {stage} has no phases."
         for stage, recipe in preset(config["preset"]).recipes.items()

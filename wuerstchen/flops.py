@@ -34,11 +34,18 @@ def flops_of(loss: Callable[[], Tensor]) -> int:
 
 
 def flops_per_sample(task: Task, step: int = 0) -> int:
-    """FLOPs of one sample in a training step, forward and backward, counted by torch on a batch of two."""
+    """FLOPs of one sample in a training step, forward and backward, counted by torch on a batch of two; those of an
+    adversary count where it has a loss.
+    """
     state = copy.deepcopy(task.modules.state_dict())  # batch norm counts what it sees
     task.modules.train()
     rows = torch.arange(2) % task.n
-    total = flops_of(lambda: task.losses(task.modules, rows, generator("flops"), step)["loss"])
+
+    def loss() -> Tensor:
+        losses = task.losses(task.modules, rows, generator("flops"), step)
+        return losses["loss"] + losses.get("discriminator", 0)
+
+    total = flops_of(loss)
     task.modules.load_state_dict(state)
     task.modules.zero_grad(set_to_none=True)
     if (adversary := task.adversary()) is not None:

@@ -1,5 +1,6 @@
 """What the diffusion stages of a study are trained on: text tokens and latents, computed beforehand."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,15 @@ class Inputs:
         ones = [1.0] * preset.compressor.c_latent
         both = torch.ones(2, dtype=torch.bool)
         return cls(tokens, latents, {"mean": ones, "std": ones}, both, both)
+
+
+def mean_words(short: Tensor, long: Tensor, share: float) -> int:
+    """Tokens of a caption, rounded up, where a share of the captions that are drawn are the long ones.
+
+    short, long: which of their tokens are not zero, (n, l).
+    """
+    means = (real.count_nonzero() / len(real) for real in (short, long))
+    return math.ceil(torch.lerp(*means, share))
 
 
 LATENTS = {"b": ["a", "trunk"], "c": ["compressor"], "baseline-ldm": ["a"]}

@@ -5,6 +5,7 @@ chain works; those of the paper's size are in `wuerstchen.paper`.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any
@@ -74,6 +75,14 @@ class CompressorConfig:
     stages: int = 99  # how many of the backbone's stages are used, from the first
     trained_blocks: int = 99  # how many of these, from the last, are trained with Stage B; the rest stays frozen
     unshuffle: int = 1  # side of the squares of the backbone's last map that make one latent; 1: it is at stride 32
+
+
+@dataclass(frozen=True)
+class DFGanConfig:
+    """DF-GAN: channels at the finest level of both networks. Defaults: the official ones for COCO."""
+
+    width: int = 32
+    discriminator_width: int = 32
 
 
 @dataclass(frozen=True)
@@ -176,6 +185,20 @@ class DiffusionRecipe(Recipe):
     long_captions: float = 0.25  # share of samples that are trained with the long caption
 
 
+@dataclass(frozen=True)
+class DFGanRecipe(Recipe):
+    """DF-GAN's own (Tao et al. 2022): Adam for both networks, without warm-up, decay or clipping."""
+
+    warmup: int = 0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.0, 0.9)
+    clip: float = math.inf
+    discriminator_rate: float = 4.0  # learning rate of the discriminator, relative to the generator's
+    penalty_weight: float = 2.0  # k of the matching-aware gradient penalty
+    penalty_power: float = 6.0  # its p
+    long_captions: float = 0.25  # as for the diffusion models
+
+
 Steps = int | tuple[float, ...]
 
 
@@ -215,6 +238,7 @@ class Preset:
     stage_c: StageCConfig
     baseline_ldm: UNetConfig
     probe: tuple[int, ...] = (512, 256, 128, 64)  # widths of the probe decoder of appendix D
+    df_gan: DFGanConfig = DFGanConfig()
     # "none": Stage C works on what the compressor gives; "unit": on latents standardised over the training pictures;
     # "released": on (x + 1) / 42
     latent_scaling: str = "released"
@@ -285,6 +309,7 @@ def _emoji() -> Preset:
             dropout=0.0,
         ),
         probe=(128, 64, 32, 16),
+        df_gan=DFGanConfig(width=6, discriminator_width=4),
         latent_scaling="unit",
         recipes={
             "a": StageARecipe(
@@ -307,6 +332,7 @@ def _emoji() -> Preset:
             "probe": Recipe(
                 steps=320, batch_size=16, learning_rate=1e-2, warmup=20, ema=0.98, compiled=False, validate_every=80
             ),
+            "df-gan": DFGanRecipe(steps=0, batch_size=8, ema=0.99, compiled=False, validate_every=400),
         },
     )  # fmt: skip
 
@@ -326,6 +352,7 @@ def _tiny() -> Preset:
         stage_c=StageCConfig(width=32, c_text=384, depth=2, heads=2, dropout=0.0),
         baseline_ldm=UNetConfig(**{**unet, "heads": (2, 2)}, levels=("CtA",) * 2, c_image=0, inject_image=(False,) * 2),
         probe=(16, 8, 8, 8),
+        df_gan=DFGanConfig(width=2, discriminator_width=2),
         latent_scaling="unit",
         recipes={
             "a": StageARecipe(
@@ -345,6 +372,7 @@ def _tiny() -> Preset:
             "c": DiffusionRecipe(steps=12, batch_size=16, **diffusion),
             "baseline-ldm": DiffusionRecipe(steps=0, batch_size=8, **diffusion),
             "probe": Recipe(steps=12, batch_size=8, **fast),
+            "df-gan": DFGanRecipe(steps=0, batch_size=4, **fast),
         },
     )
 

@@ -1,6 +1,5 @@
 """What is trained in each stage: networks, batches and losses. `train` holds the loop around them."""
 
-import math
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from wuerstchen.diffusion import (
     noise_loss,
     predicted_noise_c,
 )
-from wuerstchen.inputs import Inputs, packed
+from wuerstchen.inputs import Inputs, mean_words, packed
 from wuerstchen.perceptual import perceptual_loss
 from wuerstchen.precompute import images
 from wuerstchen.presets import Preset, to_dict
@@ -38,6 +37,7 @@ class Task:
     modules: nn.ModuleDict
     n: int  # training samples
     columns: tuple[str, ...] = ("loss",)
+    adversary_rate: float = 1.0  # learning rate of the adversary, relative to the recipe's
 
     def start(self) -> None:
         """Set up what fresh networks take from the data."""
@@ -174,8 +174,8 @@ class DiffusionTask(Task):
     @property
     def words(self) -> int:
         """Tokens of a caption, averaged as training draws short and long ones, rounded up."""
-        short, long, _ = (part.count_nonzero() / len(part) for part in self.places.split(self.pictures))
-        return math.ceil(torch.lerp(short, long, self.recipe.long_captions))
+        short, long, _ = self.places.split(self.pictures)
+        return mean_words(short, long, self.recipe.long_captions)
 
     def text(self, rows: Tensor, random: torch.Generator | None) -> Tensor:
         """Places, among `tokens`, of short or, at times, long captions; at times of the empty prompt (3.2)."""
@@ -321,9 +321,13 @@ DIFFUSION_TASKS = {"b": StageBTask, "c": StageCTask, "baseline-ldm": BaselineTas
 
 
 def make_task(stage: str, preset: Preset, data: Path, latents: Path | None, seed: int) -> Task:
-    """The task of a stage: a, b, c, baseline-ldm or probe."""
+    """The task of a stage: a, b, c, baseline-ldm, probe or df-gan."""
     if stage == "a":
         return StageATask(preset, data, seed)
+    if stage == "df-gan":
+        from wuerstchen.adversarial import DFGanTask  # which needs this module
+
+        return DFGanTask(preset, data, seed)
     if latents is None:
         raise ValueError(f"--latents: stage {stage} is trained on precomputed latents; name their folder")
     if stage == "probe":

@@ -27,6 +27,7 @@ from wuerstchen.snapshots import Snapshots
 from wuerstchen.tasks import DIFFUSION_TASKS, Task, make_task
 from wuerstchen.usage import Usage
 
+BUDGETED = (*DIFFUSION_TASKS, "df-gan")  # stages that can be as long as others' training FLOPs last
 SAVE_SECONDS = 30.0
 REPORT_SECONDS = 10.0
 
@@ -55,7 +56,9 @@ class Trainer:
         self.optimisers = OPTIMISERS[recipe.optimiser](task.modules, recipe, task.pretrained())
         if (adversary := task.adversary()) is not None:
             adversary.to(memory_format=torch.channels_last)
-            self.optimisers += adamw(adversary, recipe, [])
+            (own,) = adamw(adversary, recipe, [])
+            own.param_groups[0]["factor"] = task.adversary_rate
+            self.optimisers.append(own)
 
     def autocast(self) -> torch.autocast:
         return autocast(native_precision(self.recipe.precision))
@@ -228,11 +231,17 @@ def train(
         repr((to_dict(chosen), asdict(recipe), stage, seed, [sha256_file(path) for path in inputs]))
     )
     trainer = Trainer(task, recipe, seed, stage, signature)
+
+    def flops(count: int) -> int:
+        if stage in DIFFUSION_TASKS:
+            return diffusion_flops(chosen, stage, task.words, count)
+        return training_flops(task, count)
+
     if budget:
-        if stage not in DIFFUSION_TASKS:
-            raise ValueError(f"--budget: stage {stage} has none; it is for {', '.join(DIFFUSION_TASKS)}")
+        if stage not in BUDGETED:
+            raise ValueError(f"--budget: stage {stage} has none; it is for {', '.join(BUDGETED)}")
         spent = sum(budget_flops(plain, item, task.words) for item in budget)
-        steps = math.ceil(spent / diffusion_flops(chosen, stage, task.words, steps=1))
+        steps = math.ceil(spent / flops(1))
     steps = steps or recipe.steps
     if steps < 1:
         raise ValueError("its recipe names no number of steps: give --steps or --budget")
@@ -258,10 +267,7 @@ def train(
     if trainer.step > steps:
         raise ValueError(f"{state} is at step {trainer.step}, past the {steps} asked for; delete it to train anew")
 
-    if stage in DIFFUSION_TASKS:
-        flops = diffusion_flops(chosen, stage, task.words, steps)
-    else:
-        flops = training_flops(task, steps)
+    train_flops = flops(steps)
     compiled = recipe.compiled and can_compile()
     if compiled:
         compile_blocks(task.modules)
@@ -294,7 +300,7 @@ def train(
         | {
             "stage": stage,
             "parameters": weights.parameters(task.modules),
-            "train_flops": flops,
+            "train_flops": train_flops,
             "batch_size": recipe.batch_size,
             "steps": steps,
             "samples": steps * recipe.batch_size,
@@ -306,7 +312,7 @@ def train(
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stage", required=True, choices=["a", "b", "c", "baseline-ldm", "probe"])
+    parser.add_argument("--stage", required=True, choices=["a", "b", "c", "baseline-ldm", "probe", "df-gan"])
     parser.add_argument("--preset", required=True)
     parser.add_argument("--data", required=True, help="a study's data folder, or shards: 'shards/{000000..000999}.tar'")
     parser.add_argument("--latents", type=Path)
@@ -326,6 +332,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         refuse_misplaced(args, parser, is_for_cluster(args.data))
         if is_for_cluster(args.data):
+            if args.stage in ("probe", "df-gan"):
+                raise ValueError(f"--stage: {args.stage} is trained on a study's data folder, not on shards")
             from wuerstchen import cluster  # which takes longer to import than a small training has
 
             if status := cluster.train(args):

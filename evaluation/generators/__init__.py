@@ -31,11 +31,15 @@ MODEL = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 
 
 class Generator(Protocol):
+    """Those that draw also have `batch_size`, how many pictures they draw at a time, which may be set, and `device`
+    where that is not the CPU."""
+
     def generate(self, prompts: Sequence[dict], seed: int) -> list[np.ndarray]:
         """One image per prompt."""
 
     def describe(self) -> dict:
-        """Sampler, guidance and the digest of the weights, for the record in each shard."""
+        """Sampler, guidance and the digest of the weights, for the record in each shard; and what else is known,
+        such as precision and settings."""
 
 
 def make(
@@ -49,9 +53,9 @@ def make(
 ) -> Generator:
     """The generator of that id; the trained ones load from the folder `weights`, the others read `pictures`.
 
-    `weights` may also be a published Würstchen (wuerstchen), and it may be None for sd-1.4, sd-2.1, sd-xl, df-gan and
-    galip, whose files are assets. Any other id is yours: of a diffusers pipeline that `weights` names, or of `pictures`
-    named by their prompts' ids.
+    `weights` may also be a published Würstchen (wuerstchen) or the folder of the official files (df-gan, galip), and it
+    may be None for sd-1.4, sd-2.1, sd-xl, df-gan and galip, whose files are assets. Any other id
+    is yours: of a diffusers pipeline that `weights` names, or of `pictures` named by their prompts' ids.
 
     compiled: whether models run compiled; None: as they were trained, where a compiler is there.
     prompts: all that will be drawn, other shards' too; your pictures are compared with them.
@@ -91,6 +95,10 @@ def make(
 
         return BaselineGenerator(weights, model, settings, compiled)
     if model == "df-gan":
+        if weights is not None and (weights / model).is_dir():
+            from evaluation.generators.trained import SmallDFGanGenerator
+
+            return SmallDFGanGenerator(weights, settings)
         from evaluation.generators.df_gan import DFGanGenerator
 
         return DFGanGenerator(weights, settings)

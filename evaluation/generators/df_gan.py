@@ -15,29 +15,14 @@ from torch import Tensor, nn
 
 from evaluation.generators import Settings, check_settings
 from evaluation.generators.batched import Batched, best_device
-from evaluation.generators.deep_fusion import NOISE, Decoder, read_generator, unwrapped, width_of
 from wuerstchen import weights
 from wuerstchen.assets import ASSETS, locate
+from wuerstchen.deep_fusion import read_generator, unwrapped, width_of
+from wuerstchen.df_gan import SENTENCE, TRUNCATION, DFGan, truncated_normal
 from wuerstchen.sampling import to_uint8
-from wuerstchen.seeds import generator
 
 FILES = ("df-gan/generator", "df-gan/text-encoder", "df-gan/vocabulary")  # assets
-TRUNCATION = 0.86  # of the official configuration for COCO
-SENTENCE = 256
-SIZES = (8, 16, 32, 64, 128, 256)
 END = 0  # the word that ends a sentence; the text encoder is given it only where there is no other
-
-
-class DFGan(Decoder):
-    """Noise (n, 100) and sentences (n, 256) to pictures (n, 3, 256, 256) in [-1, 1]."""
-
-    def __init__(self, width: int):
-        super().__init__(width, NOISE + SENTENCE, SIZES)
-        self.fc = nn.Linear(NOISE, 8 * width * 4 * 4)
-
-    def forward(self, noise: Tensor, sentence: Tensor) -> Tensor:
-        x = self.fc(noise).unflatten(1, (-1, 4, 4))
-        return self.decode(x, torch.cat([noise, sentence], 1)).tanh()
 
 
 class SentenceEncoder(nn.Module):
@@ -80,13 +65,6 @@ def words_of(prompt: str, vocabulary: dict[str, int]) -> list[int]:
     words = re.findall(r"\w+", prompt.replace("\ufffd\ufffd", " ").lower())
     plain = [word.encode("ascii", "ignore").decode() for word in words]
     return [vocabulary[word] for word in plain if word in vocabulary]
-
-
-def truncated_normal(seed: int, name: str) -> Tensor:
-    """Noise (100,) of a picture: normal, cut at two deviations, times TRUNCATION."""
-    uniform = torch.rand(NOISE, generator=generator(seed, name, "df-gan"), dtype=torch.float64)
-    low = torch.special.ndtr(torch.tensor(-2.0, dtype=torch.float64))
-    return TRUNCATION * torch.special.ndtri(low + uniform * (1 - 2 * low)).float()
 
 
 def load_generator(path: Path, device: str = "cpu") -> DFGan:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from evaluation import clip_models
 from evaluation.generators import Settings, check_settings
 from evaluation.generators.batched import Batched, best_device
-from evaluation.generators.deep_fusion import NOISE, Decoder, Fusion, read_generator, width_of
 from evaluation.preference_model import PreferenceModel
 from wuerstchen import weights
 from wuerstchen.assets import ASSETS, locate
+from wuerstchen.deep_fusion import NOISE, Decoder, Fusion, read_generator, width_of
 from wuerstchen.sampling import to_uint8
 from wuerstchen.seeds import generator
 

@@ -70,7 +70,7 @@ class Called:
 
     name: MODULE:FUNCTION, imported from the current folder or what is installed. It runs: name it on the command line
     only. A seed is below 2**63 and depends on the run's seed and the prompt's id alone; the function is called with
-    AT_ONCE prompts, with fewer at the end.
+    `batch_size` prompts, with fewer at the end.
     """
 
     def __init__(self, name: str):
@@ -85,14 +85,15 @@ class Called:
             found = getattr(found, part, None)
         if not callable(found):
             raise ValueError(f"--callable: {module} has no function {function}")
-        self.name, self.function = name, found
+        self.name, self.function, self.batch_size = name, found, AT_ONCE
         self.source = Path(importlib.import_module(module).__file__ or "")
 
     def generate(self, prompts: Sequence[dict], seed: int) -> list[np.ndarray]:
         """What the function draws. Raises ValueError naming the prompt of something that is no picture."""
         images = []
-        for start in progress(range(0, len(prompts), AT_ONCE), what="pictures", unit=f"calls of {AT_ONCE}"):
-            batch = prompts[start : start + AT_ONCE]
+        size = self.batch_size
+        for start in progress(range(0, len(prompts), size), what="pictures", unit=f"calls of {size}"):
+            batch = prompts[start : start + size]
             drawn = self.function([p["prompt"] for p in batch], [derive(seed, p["id"], "callable") for p in batch])
             drawn = list(drawn)
             if len(drawn) != len(batch):

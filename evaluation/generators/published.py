@@ -40,13 +40,13 @@ class PublishedGenerator(Batched):
         sampling: str | None = None,
     ):
         super().__init__()
-        device = device or best_device()
-        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+        self.device = device or best_device()
+        dtype = torch.bfloat16 if self.device.startswith("cuda") else torch.float32
         self.given = check_settings(settings, KNOWN, whole=False)
         if sampling not in (None, *SAMPLING):
             raise ValueError(f"--sampling: {sampling!r} is not known; use {' or '.join(SAMPLING)}")
         self.compiled, self.sampling = compiled, sampling
-        self.pipeline = Pipeline.from_pretrained(str(source), dtype, device, compiled)
+        self.pipeline = Pipeline.from_pretrained(str(source), dtype, self.device, compiled)
 
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))

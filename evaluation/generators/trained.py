@@ -9,6 +9,8 @@ from evaluation.generators import Settings, check_settings
 from evaluation.generators.batched import Batched
 from evaluation.generators.pictures import Pictures
 from wuerstchen import weights
+from wuerstchen.adversarial import DFGanPictures
+from wuerstchen.df_gan import TRUNCATION
 from wuerstchen.pipeline import BaselineLDM, Reconstruction, Wuerstchen
 from wuerstchen.probing import Probed
 
@@ -34,7 +36,7 @@ class _Trained(Batched):
         """
         return self.pipeline.load(path)
 
-    def _record(self, pipeline, files: list[Path], guidance: float | dict) -> dict:
+    def _record(self, pipeline, files: list[Path], guidance: float | dict | None) -> dict:
         return {
             "sampler": "ddpm",
             "guidance": guidance,
@@ -78,6 +80,22 @@ class BaselineGenerator(_Trained):
 
     def describe(self) -> dict:
         return self._record(self.pipeline, self.pipeline.files, self.settings["guidance"])
+
+
+class SmallDFGanGenerator(_Trained):
+    """The DF-GAN that a study trains; it draws in one pass, and takes no settings."""
+
+    def __init__(self, folder: Path, settings: Settings):
+        super().__init__(settings, {})
+        self.pipeline = DFGanPictures(folder)
+
+    def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
+        texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
+        return self.pipeline.generate(texts, ids, seed)
+
+    def describe(self) -> dict:
+        record = self._record(self.pipeline, self.pipeline.files, None)
+        return record | {"sampler": None, "truncation": TRUNCATION}
 
 
 class ReconstructionGenerator(_Trained):

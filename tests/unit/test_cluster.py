@@ -282,6 +282,8 @@ def test_what_a_training_cannot_use_is_one_line(shards, tmp_path):
     assert "fit_compressor needs all pictures" in refused("b", settings=["fit_compressor=true"])
     assert "no file" in refused("c", data=tmp_path)
     assert "--budget is for trainings on a study's data folder" in refused("c", "--budget", "c")
+    for stage in ("df-gan", "probe"):
+        assert f"--stage: {stage} is trained on a study's data folder, not on shards" in refused(stage)
     with pytest.raises(SystemExit, match="--stop-after is for trainings on shards"):
         train.main([*"--stage c --preset tiny --data data --seed 0 --out out --stop-after 3h".split()])
     train.main(arguments(shards, "c", tmp_path, "--steps", 3))

@@ -5,6 +5,7 @@ on a CPU in float32 (tobran/DF-GAN at 886ae400, tobran/GALIP at 6cbcf3ef, both w
 """
 
 import hashlib
+import json
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,10 +17,11 @@ from filled import wave
 from scipy.stats import kstest, truncnorm
 from small_gans import VOCABULARY, WORDS, filled, write_df_gan, write_galip
 
+from evaluation import speed
 from evaluation.clip_models import Tokens
 from evaluation.generators import df_gan, galip, make
-from evaluation.generators.deep_fusion import Decoder
 from wuerstchen import assets
+from wuerstchen.deep_fusion import Decoder
 
 PROMPTS = [{"id": f"p-{i}", "prompt": text} for i, text in enumerate(["A red bus.", "two DOGS run", "Ω", "a red dog"])]
 
@@ -102,6 +104,17 @@ def test_df_gan_draws_from_its_files(tmp_path):
     expected = filled(df_gan.DFGan, 4)(noise, encoder([[1, 2, 7]]))[0].permute(1, 2, 0)
     difference = drawn[3] - (expected.numpy() + 1) * 127.5
     assert np.abs(difference).max() < 0.6  # rounded to nearest
+
+
+def test_the_speed_of_official_files_is_measured(tmp_path):
+    write_df_gan(tmp_path)
+    out = tmp_path / "speed.json"
+    speed.main(
+        ["--model", "df-gan", "--weights", str(tmp_path), "--batch-sizes", "2", "--repeats", "2", "--out", str(out)]
+    )
+    record = json.loads(out.read_text())
+    assert (record["image_size"], record["precision"], record["compiled"]) == (256, "float32", False)
+    assert record["batches"][0]["batch_size"] == record["batches"][0]["repeats"] == 2
 
 
 def test_df_gans_words_and_noise():

@@ -13,7 +13,7 @@ import torch
 from hub_server import HubServer
 from PIL import Image
 
-from evaluation import sample
+from evaluation import sample, speed
 from evaluation.generators import hub, make
 from evaluation.images import iter_images
 from wuerstchen import assets
@@ -81,6 +81,17 @@ def test_the_program_draws_with_it(small, tmp_path):
     info = read_info(out)
     assert info["pipeline"] == "StableDiffusionPipeline" and info["settings"] == {"steps": 2, "guidance": 7.5}
     assert info["black"] == [] and info["truncated"] == []
+
+
+def test_the_speed_of_a_pipeline_is_measured(small, tmp_path):
+    out = tmp_path / "speed.json"
+    speed.main(
+        ["--model", "mine", "--weights", str(small), "--batch-sizes", "1", "2", "--repeats", "1", "--set", "steps=2",
+         "--out", str(out)]
+    )  # fmt: skip
+    record = json.loads(out.read_text())
+    assert record["steps"]["steps"] == 2 and record["precision"] in ("float32", "float16")
+    assert [batch["batch_size"] for batch in record["batches"]] == [1, 2] and record["image_size"] > 0
 
 
 def test_safety_checkers_are_not_loaded(one):

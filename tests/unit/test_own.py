@@ -12,7 +12,7 @@ import pytest
 import random_inception
 from PIL import Image
 
-from evaluation import sample
+from evaluation import sample, speed
 from evaluation.features import read_features
 from evaluation.generators.own import AT_ONCE, Called, Folder, checked
 from evaluation.pictures import iter_pictures
@@ -125,6 +125,21 @@ def test_a_function_draws(prompts, module, tmp_path):
     assert sys.modules[module].calls[-2:] == [AT_ONCE, 2]
 
 
+def test_a_functions_speed_is_measured_by_whole_batches(module, tmp_path):
+    out = tmp_path / "speed.json"
+    speed.main(
+        ["--model", "mine", "--callable", f"{module}:draw", "--batch-sizes", "1", "20", "--repeats", "1", "--out",
+         str(out)]
+    )  # fmt: skip
+    assert sys.modules[module].calls == [1, 1, 20, 20]  # each once to warm up
+    record = read_json(out)
+    assert (record["image_size"], record["precision"], record["weights_sha256"]) == ("10x12", "not said", None)
+    with pytest.raises(SystemExit, match="speed of real: --pictures: needed for real"):
+        speed.main(["--model", "real", "--batch-sizes", "1", "--out", str(out)])
+    with pytest.raises(ValueError, match="its pictures are there already"):
+        speed.measure(Folder.__new__(Folder), 1, 1)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -193,5 +208,6 @@ def test_the_guides_commands_work(prompts, folder, tmp_path, monkeypatch):
     for metric in ("fid", "kid", "is"):
         score = read_json(tmp_path / f"{metric}.json")
         assert (score["metric"], score["protocol"], score["model"]) == (metric, "coco30k-clean", "my-model")
-        assert score["n"] == len(IDS) and score["extractor"]["sha256"] == assets.ASSETS["inception"].sha256
+        assert score["n"] == len(IDS) == score["lossy"]["images"]
+        assert score["extractor"]["sha256"] == assets.ASSETS["inception"].sha256
     assert read_json(tmp_path / "fid.json")["reference_n"] == len(IDS)

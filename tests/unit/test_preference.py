@@ -167,6 +167,12 @@ def test_score_program_over_shards(clips, monkeypatch, tmp_path):
     assert record["value"] == pytest.approx(np.mean(list(scores.values())), abs=1e-5)
     assert record["interval"][0] < record["value"] < record["interval"][1]
 
+    assert "lossy" not in record
+    saved = {name: Image.fromarray(images[name]) for name in ("p4", "p5")}
+    write_shard(tmp_path / "0001.zip", saved, {"pictures": {"n": 2, "lossy": 1}})
+    preference.main([*arguments, *shards])
+    assert json.loads((tmp_path / "out.json").read_text())["lossy"] == {"images": 1}
+
     with pytest.raises(SystemExit, match="2 ids of the prompts are missing, such as p4"):
         preference.main([*arguments, shards[0]])
     shard(tmp_path / "0002.zip", {"stranger": images["p0"]})

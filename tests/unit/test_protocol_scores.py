@@ -7,11 +7,12 @@ import torch
 from torch_fidelity.metric_isc import isc_features_to_metric
 
 from evaluation import frechet
+from evaluation.comparability import comparable, require_comparable
 from evaluation.features import FeatureSet, write_features
 from evaluation.kid import kid_of_subsets, mmd2
 from evaluation.precision_recall import precision_recall_density_coverage
 from evaluation.protocol_scores import PRDC, fid, kid_score, main
-from evaluation.protocols import CLEAN, comparable, find, require_comparable
+from evaluation.protocols import CLEAN, find
 from evaluation.statistics import of_features, write
 
 CONTRACT = {

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
-from evaluation.protocols import CLEAN, DEFAULT, PROTOCOLS, comparable, find, preparation, prepared, require_comparable
+from evaluation.comparability import comparable, require_comparable
+from evaluation.protocols import CLEAN, DEFAULT, PROTOCOLS, find, preparation, prepared
 
 
 def picture(height, width):

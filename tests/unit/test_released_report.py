@@ -170,6 +170,18 @@ def test_fids_of_different_protocols_are_never_in_one_block(study: Study, field:
         table2(study)
 
 
+def test_pictures_saved_with_loss_are_marked(study: Study, tmp_path: Path) -> None:
+    assert {row["lossy"] for row in rows_of(study, "2", tmp_path) if row["block"] == "measured"} == {"0"}
+    path = study.directory / "scores/pickscore/sd-2.1/coco-30k.json"
+    write_json(path, json.loads(path.read_text()) | {"lossy": {"images": 4}})
+    marked = {(row["prompts"], row["model"]) for row in rows_of(study, "2", tmp_path) if row["lossy"] == "4"}
+    assert marked == {("coco-30k", "SD 2.1")}
+    text = (tmp_path / "t.md").read_text(encoding="utf-8")
+    assert text.count("| SD 2.1 ‡ |") == 2 and "‡: pictures that were saved with loss" in text
+    assert summarise(study)["scores"]["coco-30k"]["sd-2.1"]["pickscore"]["lossy"] == {"images": 4}
+    assert "SD 2.1 ‡" in page(study)
+
+
 def test_table_3_is_of_fid(study: Study, tmp_path: Path) -> None:
     rows = rows_of(study, "3", tmp_path)
     assert len(rows) == 13 and rows[0]["fd_celeba-hq"] == "1.0" and rows[0]["paper_fid_coco_30k"] == "0.268"

@@ -148,3 +148,5 @@ def test_speed_counts_images_per_batch(trained, tmp_path):
         assert batch["seconds_per_image"] * batch["batch_size"] == pytest.approx(batch["seconds_per_batch"])
         assert batch["fastest"] <= batch["seconds_per_batch"] <= batch["slowest"]
     assert record["image_size"] == 128 and record["steps"] == {"steps": 4, "guidance": 3.0}
+    assert record["measures"].startswith("prompt text to pixels") and record["precision"] in ("bf16", "fp32")
+    assert record["compiled"] is False and len(record["weights_sha256"]) == 64

@@ -78,7 +78,7 @@ def test_the_study_itself_is_valid(config: dict) -> None:
         (
             "models",
             ["wuerstchen", "sd-2.1"],
-            'models[1]: "sd-2.1" is not known. Allowed: baseline-ldm, baseline-ldm-bc.',
+            'models[1]: "sd-2.1" is not known. Allowed: baseline-ldm, baseline-ldm-bc, df-gan.',
         ),
         ("models", ["wuerstchen"], "should have at least 2 entries"),
         ("models", "wuerstchen", 'models: "wuerstchen" should be a list'),
@@ -116,6 +116,7 @@ def test_the_study_itself_is_valid(config: dict) -> None:
         ("training", {"b": {"loss_weight": "p2"}}, 'training.b.loss_weight: "p2" is not known. Allowed: p2-paper,'),
         ("training", {"b": {"betas": [0.9]}}, "training.b.betas: [0.9] should have at least 2 entries"),
         ("training", {"baseline-ldm": {"steps": 5}}, "training.baseline-ldm.steps: unknown key"),
+        ("training", {"df-gan": {"steps": 5}}, "training.df-gan.steps: unknown key"),
         ("curve.snapshots", [50, 100], "curve.snapshots[1]: 100 should be at most 99"),
         (
             "shard_size",
@@ -150,6 +151,8 @@ def test_optional_keys(config: dict) -> None:
     assert problems(changed(config, "data", {"source": "folder", "captions": "a/b.jsonl"})) == []
     carbon = {"kg_per_kwh": 0.05, "source": "here", "pue": 1.2, "gpu_watts": 400}
     assert problems(changed(config, "carbon", carbon)) == []
+    with_gan = changed(config, "models", [*config["models"], "df-gan"])  # which has no sampling settings
+    assert problems(changed(with_gan, "training", {"df-gan": {"penalty_power": 2}})) == []
 
 
 def test_a_sweep_names_only_models_of_the_study(config: dict) -> None:
@@ -202,6 +205,7 @@ def test_the_paper_samples_as_its_preset_says() -> None:
         ("curve", {"snapshots": [50], "prompts": 5}, "curve: a study of data.source webdataset has none; remove it."),
         ("sweep", {"prompts": 5}, "sweep: a study of data.source webdataset has none; remove it."),
         ("models", ["wuerstchen", "baseline-ldm", "baseline-ldm-bc"], "models: baseline-ldm-bc is not trained on shar"),
+        ("models", ["wuerstchen", "df-gan"], "models: df-gan is not trained on shards; remove it."),
         ("preset", "emoji", "preset: emoji is not trained on shards; its recipe for stage a has no phases."),
         (
             "training",

@@ -42,9 +42,9 @@ def test_a_trained_stage_is_whole(study):
     assert all(float(row["loss"]) > 0 for row in history)
 
 
-@pytest.mark.parametrize("stage", ["a", "b"])
+@pytest.mark.parametrize("stage", ["a", "b", "df-gan"])
 def test_interrupted_training_equals_uninterrupted(study, tmp_path, monkeypatch, stage):
-    snapshots = ["--snapshots", 20, 50, 90]
+    snapshots = ["--steps", 12, "--snapshots", 20, 50, 90]
     whole = run(study, stage, *snapshots, out=tmp_path / "whole")
     update = train.Trainer.update
 

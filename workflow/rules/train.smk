@@ -1,5 +1,5 @@
-# The three stages and the two baselines, with what each needs computed once beforehand. The stages go first (priority),
-# since each waits for the one before; then the baselines; all the rest can run beside them.
+# The three stages, the two baselines and the GAN, with what each needs computed once beforehand. The stages go first (priority),
+# since each waits for the one before; then the rivals; all the rest can run beside them.
 # What takes long of that goes first too, so that no core is idle at the end.
 # A run that was cut off goes on from train/<stage>/state/, which is no output: Snakemake would delete it. Snapshots are
 # kept in there too until the training has ended.
@@ -235,6 +235,32 @@ use rule train_b as train_baseline_bc with:
         seed=training_seed,
         more=f"{budget('b', 'c')} {training_flags('baseline-ldm')} {snapshot_flags()}"
         " --continue-from results/{study}/train/baseline-ldm",
+        out=subpath(output[0], parent=True),
+
+
+# A small DF-GAN, from text and noise straight to pixels, where the config has it among its models: with the FLOPs of
+# Stages B and C too, since it needs neither Stage A nor its latents.
+use rule train_b as train_df_gan with:
+    input:
+        f"{STUDY}/data/index.jsonl",
+        f"{STUDY}/data/pictures.zip",
+        f"{STUDY}/data/tokens.safetensors",
+    output:
+        "results/{study}/train/df-gan/model.safetensors",
+        "results/{study}/train/df-gan/history.csv",
+        "results/{study}/train/df-gan/usage.json",
+        snapshots("df-gan"),
+    log:
+        "results/{study}/logs/train/df-gan.log",
+    benchmark:
+        "results/{study}/benchmarks/train_df_gan/df-gan.tsv"
+    priority: 5
+    params:
+        data=subpath(input[0], parent=True),
+        stage="df-gan",
+        preset=config["preset"],
+        seed=training_seed,
+        more=f"{budget('b', 'c')} {training_flags('df-gan')} {snapshot_flags()}",
         out=subpath(output[0], parent=True),
 
 

@@ -62,7 +62,7 @@ def training_flags(stage, more={}):
 
 
 def budget(*stages):
-    """The flag that gives a baseline the training FLOPs of some stages, by the recipes that they have in this study."""
+    """The flag that gives a rival the training FLOPs of some stages, by the recipes that they have in this study."""
     items = []
     for stage in stages:
         pairs = [f"{key}={value}" for key, value in recipe(stage).items() if key in ("steps", "batch_size")]
@@ -100,6 +100,7 @@ def stages(model):
     """The trained stages that a model (or a ceiling) draws with."""
     drawn_by = {
         "wuerstchen": ["a", "b", "c"],
+        "df-gan": ["df-gan"],
         "real": [],
         "ceiling-stage-a": ["a"],
         "ceiling-compressor": ["a", "b"],

@@ -29,6 +29,9 @@ class Affine(nn.Module):
     def __init__(self, c_cond: int, channels: int):
         super().__init__()
         self.fc_gamma, self.fc_beta = Mlp(c_cond, channels), Mlp(c_cond, channels)
+        for mlp, start in ((self.fc_gamma, 1.0), (self.fc_beta, 0.0)):  # it begins as the identity
+            nn.init.zeros_(mlp.linear2.weight)
+            nn.init.constant_(mlp.linear2.bias, start)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         return self.fc_gamma(cond)[:, :, None, None] * x + self.fc_beta(cond)[:, :, None, None]
