@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--callable", metavar="MODULE:FUNCTION", help="as in evaluation.sample")
     parser.add_argument("--batch-sizes", required=True, nargs="+", type=int)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=NUMBER", help="sampling settings of the model")
+    parser.add_argument("--sampling", metavar="NAME", help="as in evaluation.sample")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", required=True, type=Path)
     parser.set_defaults(pictures=None)
