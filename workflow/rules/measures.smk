@@ -17,7 +17,8 @@ rule extract:
         "../../environment.yml"
     threads: 4
     resources:
-        mem="16GB",
+        cpus_per_task=4,
+        mem=memory(16),
         runtime="6h",
         gpu=1,
     params:
@@ -43,7 +44,8 @@ rule extract_reference:
         "../../environment.yml"
     threads: 4
     resources:
-        mem="16GB",
+        cpus_per_task=4,
+        mem=memory(16),
         runtime="6h",
         gpu=1,
     params:
@@ -75,7 +77,8 @@ rule protocol_scores:
         "../../environment.yml"
     threads: 4
     resources:
-        mem="32GB",
+        cpus_per_task=4,
+        mem=memory(32),
         runtime="4h",
     params:
         protocol=lookup(within=config, dpath="prompts/{prompts}/protocol"),
@@ -102,7 +105,8 @@ rule fd_dinov2:
         "../../environment.yml"
     threads: 2
     resources:
-        mem="8GB",
+        cpus_per_task=2,
+        mem=memory(8),
         runtime="1h",
     params:
         seed=config["seed"],
@@ -126,7 +130,8 @@ rule cmmd:
         "../../environment.yml"
     threads: 2
     resources:
-        mem="8GB",
+        cpus_per_task=2,
+        mem=memory(8),
         runtime="1h",
     params:
         seed=config["seed"],
@@ -152,7 +157,8 @@ rule prompt_scores:
         "../../environment.yml"
     threads: 4
     resources:
-        mem="16GB",
+        cpus_per_task=4,
+        mem=memory(16),
         runtime="6h",
         gpu=1,
     params:
@@ -180,7 +186,7 @@ rule preferred:
     conda:
         "../../environment.yml"
     resources:
-        mem="2GB",
+        mem=memory(2),
         runtime="1h",
     params:
         metric=published.PREFERENCE,
@@ -208,7 +214,7 @@ rule power_spectrum:
     conda:
         "../../environment.yml"
     resources:
-        mem="8GB",
+        mem=memory(8),
         runtime="2h",
     params:
         reference=lambda wildcards, input: f"--reference {input.reference}" if input.reference else "",
@@ -232,7 +238,8 @@ rule crosscheck:
         "../../environment.yml"
     threads: 4
     resources:
-        mem="32GB",
+        cpus_per_task=4,
+        mem=memory(32),
         runtime="12h",
         gpu=1,
     shell:

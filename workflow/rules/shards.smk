@@ -17,7 +17,8 @@ rule scan:
         "../../environment.yml"
     threads: 32
     resources:
-        mem="64GB",
+        cpus_per_task=32,
+        mem=memory(64),
         runtime="24h",
     params:
         shards=shards_of_choice,
@@ -38,7 +39,7 @@ rule measured_pictures:
     conda:
         "../../environment.yml"
     resources:
-        mem="8GB",
+        mem=memory(8),
         runtime="4h",
     params:
         folder=os.path.dirname(config["data"]["captions"]) or ".",
@@ -62,7 +63,7 @@ rule select:
     conda:
         "../../environment.yml"
     resources:
-        mem="64GB",
+        mem=memory(64),
         runtime="4h",
     params:
         shards=shards_of_choice,
@@ -71,7 +72,9 @@ rule select:
         " --exclude {input.measured} --validation {output.validation} --out {output.selection} > {log} 2>&1"
 
 
-# A training that is cut off goes on by the same command, from state/ beside its output.
+# A training goes on by the same command, from state/ beside its output. Here it ends itself before its time is over, and
+# is tried again (`retries`) until it is done, so that a phase of weeks needs no job of weeks. Each slice counts as an
+# attempt, so its memory does not grow with them.
 rule train_phase:
     input:
         unpack(phase_inputs),
@@ -87,10 +90,13 @@ rule train_phase:
     conda:
         "../../environment.yml"
     threads: 64
+    retries: 100
     resources:
+        cpus_per_task=64,
+        nodes=1,
         gpu=8,
         mem="512GB",
-        runtime="30d",
+        runtime="1d",
     params:
         preset=config["preset"],
         shards=shards_of_phase,
@@ -98,7 +104,8 @@ rule train_phase:
         more=phase_flags,
         out=subpath(output[0], parent=True),
     shell:
-        "python -m wuerstchen.distributed --standalone --nproc-per-node {resources.gpu} -m wuerstchen.train --stage {wildcards.stage}"
+        "python -m wuerstchen.distributed --processes {resources.gpu} --nodes {resources.nodes}"
+        " -m wuerstchen.train --walltime {resources.runtime}m --stage {wildcards.stage}"
         " --preset {params.preset} --phase {wildcards.phase} --data {params.shards:q} --selection {input.selection}"
         " --validation {input.validation}"
         " --weights results/{wildcards.study}/train --seed {params.seed} {params.more}"
@@ -120,7 +127,7 @@ rule interpolate:
     conda:
         "../../environment.yml"
     resources:
-        mem="32GB",
+        mem=memory(32),
         runtime="1h",
     shell:
         "python -m wuerstchen.interpolate {input} --out {output} > {log} 2>&1"
