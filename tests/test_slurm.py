@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from trees import ROOT, call, measurements, study_tree
 
 pytestmark = pytest.mark.slurm
@@ -146,8 +148,42 @@ def at_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def away(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny study on Slurm, with a job cancelled, a node lost, a job out of memory, and the head killed."""
+def hung(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Popen]:
+    """A training over two nodes that was told to stop, went on in a second job, and hangs until its time is over."""
+    tree = tmp_path_factory.mktemp("training")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "tests" / "unit")
+        import cluster_runs
+
+        cluster_runs.build(tree / "shards")
+        flags = cluster_runs.arguments(tree / "shards", "c", "OUT", "--steps", "60")
+        out = flags.index("--out")
+        (tree / "flags.yaml").write_text(yaml.safe_dump({"flags": shlex.join([*flags[:out], *flags[out + 2 :]])}))
+        flags[out + 1] = "alone"
+        patch.setenv("PYTHONPATH", str(ROOT))
+        alone = ["-m", "wuerstchen.distributed", "--processes", "2", "-m", "wuerstchen.train", *flags]
+        to_the_end(tree, begin(tree, sys.executable, *alone))
+        command = [*COMMAND[:-1], str(ROOT / "slurm"), "--snakefile", str(SLURM / "training.smk"), *SOON]
+        head = begin(tree, *command, "--configfile", "flags.yaml")
+    text = tree / "two-nodes/said"
+
+    job = running(tree, "train", head)
+    assert job.node == "gpu[1-2]"
+    seen((tree / "two-nodes/state/last.safetensors").exists, "first checkpoint", head)
+    subprocess.run(["scancel", "--signal=TERM", job.number], check=True)
+    seen(lambda: "stopped in time" in text.read_text(), "training that stops in time", head)
+    seen(lambda: "resuming at step" in text.read_text(), "training that goes on", head)
+    for process in processes(tree, "wuerstchen.train --walltime"):
+        process.suspend()
+    return tree, head
+
+
+@pytest.fixture(scope="module")
+def away(hung: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny study on Slurm, with a job cancelled, a node lost, a job out of memory, and the head killed.
+
+    Meanwhile the training in `hung` waits for its time to be over.
+    """
     tree = study_tree(tmp_path_factory.mktemp("away"))
     rules = tree / "workflow/rules/train.smk"
     trunk, rest = rules.read_text().split("rule train_a:")
@@ -242,38 +278,14 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(away: Path) -> Non
 
 
 def test_a_training_over_two_nodes_goes_on_after_its_time_is_over(
-    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hung: tuple[Path, subprocess.Popen], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told to stop, then killed by Slurm at its time limit; its weights are those of a run that was left alone."""
+    """With the weights of a run that was left alone."""
     monkeypatch.syspath_prepend(ROOT / "tests" / "unit")
     import cluster_runs
 
-    shards = tmp_path / "shards"
-    cluster_runs.build(shards)
-    flags = cluster_runs.arguments(shards, "c", tmp_path / "alone", "--steps", "300")
-    alone = ["-m", "wuerstchen.distributed", "--processes", "2", "-m", "wuerstchen.train", *flags]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *alone], env=environment, check=True)
-
-    tree = tmp_path
-    given = " ".join(flags[: flags.index("--out")] + flags[flags.index("--out") + 2 :])
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    command = [*COMMAND[:-1], str(ROOT / "slurm"), "--snakefile", str(SLURM / "training.smk"), *SOON]
-    head = begin(tree, *command, "--config", f"flags={given}")
-    text = tree / "two-nodes/said"
-    state = tree / "two-nodes/state/last.safetensors"
-
-    job = running(tree, "train", head)
-    seen(state.exists, "first checkpoint", head)
-    assert "," in job.node or "[" in job.node, job
-    subprocess.run(["scancel", "--signal=TERM", job.number], check=True)
-    seen(lambda: "stopped in time" in text.read_text(), "training that stops in time", head)
-
-    seen(lambda: text.read_text().count("resuming at step") == 1, "training that goes on", head)
-    for process in processes(tree, "wuerstchen.train --stage c"):
-        process.suspend()
+    tree, head = hung
     to_the_end(tree, head)
-    states = [job.state for job in sent(tree, "train")]
-    assert states == ["FAILED", "TIMEOUT", "COMPLETED"], states
-    assert text.read_text().count("resuming at step") == 2
-    assert cluster_runs.same_weights(tree / "two-nodes", tmp_path / "alone")
+    assert [job.state for job in sent(tree, "train")] == ["FAILED", "TIMEOUT", "COMPLETED"]
+    assert (tree / "two-nodes/said").read_text().count("resuming at step") == 2
+    assert cluster_runs.same_weights(tree / "two-nodes", tree / "alone")

@@ -11,10 +11,11 @@ rule train:
         cpus_per_task=1,
         nodes=2,
         gpu=2,
+        mpi="",
         mem="4GB",
-        runtime="1m",
+        runtime="2m",
     params:
-        flags=config["flags"],
+        flags=lambda wildcards: config["flags"],  # the braces of shards are no wildcards
     shell:
         "python -m wuerstchen.distributed --processes {resources.gpu} --nodes {resources.nodes}"
         " -m wuerstchen.train --walltime {resources.runtime}m {params.flags} --out two-nodes >> two-nodes/said 2>&1"

@@ -74,7 +74,8 @@ rule select:
 
 # A training goes on by the same command, from state/ beside its output. Here it ends itself before its time is over, and
 # is tried again (`retries`) until it is done, so that a phase of weeks needs no job of weeks. Each slice counts as an
-# attempt, so its memory does not grow with them.
+# attempt, so its memory does not grow with them. That `mpi` is there at all keeps Slurm's plugin from starting the command
+# inside a step of one task, which could not have the GPUs of several nodes.
 rule train_phase:
     input:
         unpack(phase_inputs),
@@ -87,14 +88,15 @@ rule train_phase:
     benchmark:
         "results/{study}/benchmarks/train_phase/{stage}/{phase}.tsv"
     priority: 10
+    retries: 100
     conda:
         "../../environment.yml"
     threads: 64
-    retries: 100
     resources:
         cpus_per_task=64,
         nodes=1,
         gpu=8,
+        mpi="",
         mem="512GB",
         runtime="1d",
     params:
