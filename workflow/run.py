@@ -85,10 +85,9 @@ def main(argv: list[str] | None = None) -> None:
             process.kill()
         psutil.wait_procs(left, timeout=30)
     try:
-        settle(root)
+        settle(root, needed=any("slurm" in word for word in rest))
     except OSError as error:
-        if any("slurm" in word for word in rest):  # elsewhere Slurm need not answer
-            raise SystemExit(str(error)) from None
+        raise SystemExit(str(error)) from None
     os.environ[MARK] = str(root)  # before anything is started, so that whatever a kill leaves behind is found
     locks = root / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):

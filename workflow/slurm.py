@@ -23,13 +23,18 @@ class Job:
     what: str
 
 
-def jobs_of(folder: Path) -> list[Job]:
-    """Snakemake's jobs on Slurm, of this user, that work in a folder. Raises OSError where Slurm does not answer."""
+def jobs_of(folder: Path, needed: bool) -> list[Job]:
+    """Snakemake's jobs on Slurm, of this user, that work in a folder.
+
+    Raises OSError where Slurm does not answer and is `needed`; where it is not, it is taken for absent.
+    """
     if not shutil.which("squeue"):
         return []
     run = subprocess.run(
         ["squeue", "--noheader", "--user", getpass.getuser(), "--format", FORMAT], capture_output=True, text=True
     )
+    if run.returncode and not needed:
+        return []
     if run.returncode:
         raise OSError(f"squeue does not say whether jobs of a killed run are still there: {run.stderr.strip()}")
     jobs = []
@@ -40,9 +45,9 @@ def jobs_of(folder: Path) -> list[Job]:
     return jobs
 
 
-def refuse_second_writers(folder: Path) -> None:
+def refuse_second_writers(folder: Path, needed: bool) -> None:
     """Raises ValueError where jobs of a run that is gone still work in this folder; to be called before any is sent."""
-    if jobs := jobs_of(folder):
+    if jobs := jobs_of(folder, needed):
         listed = "\n".join(f"  {job.number} ({job.state.lower()}): {job.what}" for job in jobs)
         raise ValueError(
             "Slurm still has jobs of a run in this folder that was killed, and they would write to the same files:\n"
@@ -51,10 +56,10 @@ def refuse_second_writers(folder: Path) -> None:
         )
 
 
-def settle(folder: Path) -> None:
+def settle(folder: Path, needed: bool) -> None:
     """Take back jobs that have not begun, and wait for those that run: what they finish need not be done again."""
     told: set[str] = set()
-    while jobs := jobs_of(folder):
+    while jobs := jobs_of(folder, needed):
         pending = [job.number for job in jobs if job.state == "PENDING"]
         if pending:
             subprocess.run(["scancel", "--state=PENDING", *pending], check=True)
