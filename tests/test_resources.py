@@ -1,61 +1,49 @@
-"""What jobs ask a cluster for, as a dry-run of each study says it."""
+"""What jobs ask a cluster for: as the rules say it, and as a dry-run with the profile does."""
 
 import re
 from pathlib import Path
 
-import pytest
-from trees import call
-
-FILES = ["config/emoji.yaml", "config/released.yaml", "config/paper.yaml"]
+from trees import ROOT, call
 
 
-def asked(tree: Path, *arguments: str) -> dict[str, dict[str, str]]:
-    """The resources and threads of a job of each rule that is sent to the cluster."""
-    run = call("snakemake", "--dry-run", "--profile", "slurm", *arguments, cwd=tree)
-    assert run.returncode == 0, run.stdout
-    found = {}
-    for rule, text in re.findall(r"^rule (\w+):\n((?:    .+\n)+)", run.stdout, re.MULTILINE):
-        if "resources:" in text:
-            (said,) = re.findall(r"^    resources: (.*)$", text, re.MULTILINE)
-            threads = re.findall(r"^    threads: (\d+)$", text, re.MULTILINE) or ["1"]
-            found[rule] = dict(pair.split("=") for pair in said.split(", ")) | {"threads": threads[0]}
-    assert found
-    return found
+def sent_rules() -> dict[str, str]:
+    """The text of each rule whose jobs a cluster gets, but for those that take it from another one."""
+    texts = {}
+    for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
+        for text in re.split(r"^(?=(?:use )?rule )", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+            if text.startswith("rule ") and "localrule: True" not in text:
+                texts[re.match(r"rule (\w+)", text)[1]] = text
+    return texts
 
 
-@pytest.mark.parametrize("config", FILES)
-def test_every_job_says_what_it_needs_and_a_further_attempt_has_more_memory(tree: Path, config: str) -> None:
-    first = asked(tree, "--cores", "64", "--configfile", config)
-    third = asked(tree, "--cores", "64", "--configfile", config, "--attempt", "3")
-    for rule, needs in first.items():
-        slices = rule == "train_phase"  # whose attempts are no failures
-        assert int(third[rule]["mem_mb"]) == int(needs["mem_mb"]) * (1 if slices else 3), rule
-        assert int(needs["runtime"]) <= 24 * 60, rule
-        if int(needs["threads"]) > 1 or "gpu" in needs:
-            assert needs["cpus_per_task"] == needs["threads"], rule
-        if int(needs.get("gpu", 0)) > 1:
-            assert needs["nodes"] == "1", rule
+def test_every_rule_says_what_its_jobs_need() -> None:
+    """Cores beside threads, which the cores of the login node limit; nodes, or Slurm may spread a job's GPUs."""
+    for rule, text in sent_rules().items():
+        threads, gpus = (re.search(rf" {name}(\d+)", text) for name in ("threads: ", "gpu="))
+        if gpus or (threads and int(threads[1]) > 1):
+            assert f" cpus_per_task={threads[1]},\n" in text, rule
+        if gpus and int(gpus[1]) > 1:
+            assert " nodes=1,\n" in text, rule
+        hours = re.search(r' runtime="(\d+)([hd])"', text)
+        assert int(hours[1]) * {"h": 1, "d": 24}[hours[2]] <= 24, rule
+        assert re.search(r" mem=memory\(\d+\)", text) or rule == "train_phase", rule
 
 
-def test_a_login_node_of_two_cores_limits_no_job(tree: Path) -> None:
-    needs = asked(tree, "--cores", "2", "--configfile", "config/paper.yaml")["train_phase"]
-    assert needs["threads"] == "2" and needs["cpus_per_task"] == "64"
-
-
-def test_a_training_on_several_nodes_is_a_matter_of_the_profile(tree: Path) -> None:
+def test_what_slurm_is_asked_for(tree: Path) -> None:
+    """From a login node of two cores, at the third attempt, with the training on four nodes."""
     more = ("--set-resources", "train_phase:nodes=4", "train_phase:gpu=32", "train_phase:runtime=12h")
-    run = call(
-        "snakemake",
-        "-n",
-        "-p",
-        "--cores",
-        "2",
-        "--profile",
-        "slurm",
-        "--configfile",
-        "config/paper.yaml",
-        *more,
-        cwd=tree,
-    )
+    study = ("--cores", "2", "--profile", "slurm", "--configfile", "config/paper.yaml", "--attempt", "3")
+    run = call("snakemake", "--dry-run", "--printshellcmds", *study, *more, cwd=tree)
+    assert run.returncode == 0, run.stdout
+
+    def needs(rule: str) -> dict[str, str]:
+        said = re.search(rf"^rule {rule}:\n(?:    .+\n)*    resources: (.*)$", run.stdout, re.MULTILINE)[1]
+        return dict(pair.split("=") for pair in said.split(", "))
+
+    scan, training = needs("scan"), needs("train_phase")
+    assert (scan["cpus_per_task"], scan["mem_mb"], scan["runtime"]) == ("32", str(3 * 64_000), "1440")
+    assert (training["nodes"], training["gpu"], training["cpus_per_task"]) == ("4", "32", "64")
+    assert training["mem_mb"] == "512000"  # its attempts are slices, not failures
     commands = re.findall(r"wuerstchen.distributed (.*) --stage", run.stdout)
-    assert commands and set(commands) == {"--processes 32 --nodes 4 -m wuerstchen.train --walltime 720m"}
+    assert len(commands) == 8
+    assert set(commands) == {"--processes 32 --nodes 4 -m wuerstchen.train --walltime 720m"}
