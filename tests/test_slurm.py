@@ -27,6 +27,7 @@ COMMAND = [str(Path(sys.executable).with_name("snakemake")), "--cores", "all", "
 TINY = ["--configfile", "tests/tiny.yaml"]
 # the profile's waits are for clusters with a network between their parts
 SOON = ["--jobs", "3", "--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2"]
+RUNS: list[subprocess.Popen] = []  # all that were started
 MEASURED = re.compile("hours|kwh|carbon|seconds")  # columns of what a run has used
 
 
@@ -56,6 +57,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         subprocess.run([SLURM / "up", folder], check=True)
         yield
     finally:
+        for run in RUNS:
+            run.kill()
         subprocess.run([SLURM / "down", folder], check=True)
 
 
@@ -107,9 +110,11 @@ def begin(tree: Path, *command: str, **options) -> subprocess.Popen:
     """Start a run; what it prints goes to run.log."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     with open(tree / "run.log", "a") as log:
-        return subprocess.Popen(
+        run = subprocess.Popen(
             command, cwd=tree, env=environment, stdout=log, stderr=log, start_new_session=True, **options
         )
+    RUNS.append(run)
+    return run
 
 
 def said(tree: Path) -> str:

@@ -6,7 +6,7 @@ rule train:
         "two-nodes/model.safetensors",
     log:
         "two-nodes/train.log",
-    retries: 3
+    retries: 3 if workflow.is_main_process else 0
     resources:
         cpus_per_task=1,
         nodes=2,

@@ -2,12 +2,17 @@
 # What is trained on is chosen once: filtered, deduplicated, and without the pictures that the study measures with; a
 # thousandth is held out, to validate on.
 
+# How often a training that ended itself in time is sent again. Snakemake runs in the job too, and would begin the next
+# slice there, in what little is left of the job's time.
+SLICES = 100 if workflow.is_main_process else 0
 
+
+# The scans are no output, or Snakemake would delete them with a job that was cut off: the next one goes on from them.
 rule scan:
     input:
         "results/{study}/check.json",
     output:
-        directory("results/{study}/data/{choice}/scans"),
+        touch("results/{study}/data/{choice}/scans.done"),
     log:
         "results/{study}/logs/data/{choice}/scan.log",
     benchmark:
@@ -22,8 +27,9 @@ rule scan:
         runtime="24h",
     params:
         shards=shards_of_choice,
+        out=subpath(output[0], strip_suffix=".done"),
     shell:
-        "python -m wuerstchen.selection scan --data {params.shards:q} --workers {threads} --out {output} > {log} 2>&1"
+        "python -m wuerstchen.selection scan --data {params.shards:q} --out {params.out} > {log} 2>&1"
 
 
 rule measured_pictures:
@@ -50,7 +56,7 @@ rule measured_pictures:
 
 rule select:
     input:
-        scans="results/{study}/data/{choice}/scans",
+        scans="results/{study}/data/{choice}/scans.done",
         measured="results/{study}/data/measured.txt",
     output:
         selection="results/{study}/data/{choice}/selection.safetensors",
@@ -67,8 +73,9 @@ rule select:
         runtime="4h",
     params:
         shards=shards_of_choice,
+        scans=subpath(input.scans, strip_suffix=".done"),
     shell:
-        "python -m wuerstchen.selection select --data {params.shards:q} --scans {input.scans}"
+        "python -m wuerstchen.selection select --data {params.shards:q} --scans {params.scans}"
         " --exclude {input.measured} --validation {output.validation} --out {output.selection} > {log} 2>&1"
 
 
@@ -88,7 +95,7 @@ rule train_phase:
     benchmark:
         "results/{study}/benchmarks/train_phase/{stage}/{phase}.tsv"
     priority: 10
-    retries: 100
+    retries: SLICES
     conda:
         "../../environment.yml"
     threads: 64
