@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slurm
 SLURM = ROOT / "tests" / "slurm"
 CONF = Path("/etc/slurm/slurm.conf")
 COMMAND = [str(Path(sys.executable).with_name("snakemake")), "--cores", "all", "--profile", "slurm"]
+AGAIN = [sys.executable, "-m", "workflow.run", "--profile", "slurm"]  # after the head was killed
 TINY = ["--configfile", "tests/tiny.yaml"]
 # the profile's waits are for clusters with a network between their parts
 SOON = ["--jobs", "3", "--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2"]
@@ -215,7 +216,7 @@ def away(hung: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
     refused = subprocess.run([*COMMAND, *TINY], cwd=tree, capture_output=True, text=True)
     assert refused.returncode == 1 and f"  {job.number} (running): train_c" in refused.stderr, refused.stderr
     assert len(sent(tree)) == before
-    head = begin(tree, sys.executable, "-m", "workflow.run", "--profile", "slurm", *TINY, *SOON)
+    head = begin(tree, *AGAIN, *TINY, *SOON)
     seen(lambda: f"Waiting for job {job.number}" in said(tree), "second head that waits", head)
     training.resume()
     to_the_end(tree, head)
@@ -261,19 +262,7 @@ def test_a_damaged_shard_and_a_full_disk_are_named_and_nothing_half_written_is_l
     target = Path("results/tiny/images/real/names/0000.zip")
     whole = (away / target).read_bytes()
     (away / target).write_bytes(whole[:-100])
-    command = [
-        sys.executable,
-        "-m",
-        "workflow.run",
-        "--profile",
-        "slurm",
-        *TINY,
-        *SOON,
-        "--retries",
-        "0",
-        "--",
-        str(target),
-    ]
+    command = [*AGAIN, *TINY, *SOON, "--retries", "0", "--", str(target)]
     # Slurm hands the head's limit on the size of files to its jobs
     limit = (len(whole) // 2,) * 2
     full = begin(away, *command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
