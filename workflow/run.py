@@ -47,9 +47,10 @@ def others(root: Path) -> tuple[list[psutil.Process], list[psutil.Process]]:
             continue
         try:
             environment = process.environ()
+            if environment.get("SLURM_JOB_ID") != own:  # what Slurm has started is for Slurm to end
+                continue
             if environment.get(MARK) == str(root):
-                if environment.get("SLURM_JOB_ID") == own:  # what Slurm has started is for Slurm to end
-                    left.append(process)
+                left.append(process)
             elif any(Path(word).name == "snakemake" for word in process.cmdline()[:3]) and process.cwd() == str(root):
                 running.append(process)
         except psutil.Error:  # gone meanwhile, or another user's
