@@ -1,6 +1,7 @@
 # make                        the emoji study, from nothing to results/emoji/report.html
 # make CONFIG=config/my.yaml  another study
 # make env | test | lint      the environment alone, the tests, the checks of style
+# make test-slurm             the tests on a real Slurm, as root, where Debian's slurmctld, slurmd and munge are
 # make rulegraph              the picture of the rules in docs/, after rules have changed
 # make pins                   new pins, after requirements.in has changed
 
@@ -9,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CONFIG := config/emoji.yaml
 UV := 0.13.9
 
-.PHONY: study env prerequisites test test-unit test-dag lint rulegraph pins
+.PHONY: study env prerequisites test test-unit test-dag test-slurm lint rulegraph pins
 
 study: env
 	@python -m workflow.run --configfile $(CONFIG)
@@ -35,6 +36,9 @@ test-unit: env
 
 test-dag: env
 	time python -m pytest -m dag
+
+test-slurm: env
+	time python -m pytest -m slurm tests/test_slurm.py
 
 lint: env
 	ruff check .

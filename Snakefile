@@ -24,6 +24,11 @@ if wrong := problems(config):
 STUDY = f"results/{config['study']}"
 
 
+# Nothing is sent to a cluster beside the jobs of a run that was killed.
+onstart:
+    refuse_second_writers(Path.cwd(), needed=not workflow.local_exec)
+
+
 # A workstation shares its GPUs among all jobs (`--resources gpu=1`); a cluster hands each job its own.
 resource_scopes:
     gpu="local",

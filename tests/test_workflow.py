@@ -1,7 +1,6 @@
 """The workflow as users meet it: its plan, its style, its refusals, and whole studies in a copy of the tree."""
 
 import csv
-import hashlib
 import json
 import os
 import random
@@ -13,10 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny_pictures
 import yaml
 from simulated_votes import rows_of, simulated_counts, write_export
-from trees import ROOT, call, copy_tree, edit_config
+from trees import ROOT, call, copy_tree, edit_config, measurements, study_tree
 
 from workflow import rulegraph
 from workflow.code import sources
@@ -503,13 +501,6 @@ def test_missing_data_stop_a_run_but_not_its_plan(tree: Path) -> None:
 # Whole studies.
 
 
-def study_tree(folder: Path) -> Path:
-    """A copy of the tree with a folder of pictures for the tiny study."""
-    tree = copy_tree(folder)
-    tiny_pictures.make(tree / "pictures", things=120)
-    return tree
-
-
 def start(tree: Path, *arguments: str) -> subprocess.Popen:
     """Start the tiny study as `make` does, in a process group of its own; what it prints goes to run.log."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
@@ -530,19 +521,6 @@ def finish(tree: Path, run: subprocess.Popen) -> str:
     text = (tree / "run.log").read_text()
     assert code == 0, text[-20000:]
     return text
-
-
-def measurements(tree: Path) -> dict[str, object]:
-    """What must not depend on how often a run was interrupted: images, scores, robustness, recall, win rates."""
-    study = tree / "results" / "tiny"
-    found: dict[str, object] = {}
-    for path in sorted(study.glob("images/*/*/*.zip")):
-        found[str(path.relative_to(study))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    for path in [*study.glob("scores/**/*.json"), *study.glob("robustness/*.json")]:
-        found[str(path.relative_to(study))] = json.loads(path.read_text())
-    for model, points in json.loads((study / "curve.json").read_text())["models"].items():
-        found[f"curve {model}"] = [(point["step"], point["at_10"], point["images_sha256"]) for point in points]
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,18 @@
 """What several tests share: copies of the tree, a small folder of captioned pictures, and snakemake itself."""
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import tiny_pictures
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PROGRAMS = ("Snakefile", "Makefile", "config", "workflow", "wuerstchen", "evaluation", "tests", "docs")
+PROGRAMS = ("Snakefile", "Makefile", "config", "slurm", "workflow", "wuerstchen", "evaluation", "tests", "docs")
 FILES = ("requirements.in", "requirements.txt", "environment.yml", "pyproject.toml")
 
 
@@ -24,6 +27,13 @@ def copy_tree(folder: Path) -> Path:
     for name in FILES:
         shutil.copy2(ROOT / name, folder / name)
     return folder
+
+
+def study_tree(folder: Path) -> Path:
+    """A copy of the tree with a folder of pictures for the tiny study."""
+    tree = copy_tree(folder)
+    tiny_pictures.make(tree / "pictures", things=120)
+    return tree
 
 
 def call(*command: str, cwd: Path) -> subprocess.CompletedProcess:
@@ -46,3 +56,16 @@ def edit_config(path: Path, **changes) -> Path:
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     path.write_text(yaml.safe_dump({**config, **changes}, sort_keys=False), encoding="utf-8")
     return path
+
+
+def measurements(tree: Path) -> dict[str, object]:
+    """What must not depend on how often a run was interrupted: images, scores, robustness, recall, win rates."""
+    study = tree / "results" / "tiny"
+    found: dict[str, object] = {}
+    for path in sorted(study.glob("images/*/*/*.zip")):
+        found[str(path.relative_to(study))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in [*study.glob("scores/**/*.json"), *study.glob("robustness/*.json")]:
+        found[str(path.relative_to(study))] = json.loads(path.read_text())
+    for model, points in json.loads((study / "curve.json").read_text())["models"].items():
+        found[f"curve {model}"] = [(point["step"], point["at_10"], point["images_sha256"]) for point in points]
+    return found

@@ -3,7 +3,9 @@
     python -m workflow.run [--configfile FILE] [options and targets of snakemake]
 
 A run that was ended by SIGKILL leaves Snakemake's lock, files marked as incomplete, and perhaps jobs that still work.
-Snakemake alone cannot know that the lock is stale; the lock held here ends with the processes that hold it.
+Snakemake alone cannot know that the lock is stale; the lock held here ends with the processes that hold it. Jobs on
+this machine are ended; those on Slurm (`--profile slurm`) are waited for. Shards of pictures that a crash has damaged
+are deleted, so that they are drawn again.
 """
 
 import argparse
@@ -14,6 +16,9 @@ import sys
 from pathlib import Path
 
 import psutil
+
+from workflow.slurm import settle
+from wuerstchen.shards import read_info
 
 MARK = "WUERSTCHEN_RUN"  # every process of a run carries this variable, with the folder as its value
 OPTIONS = ["--quiet", "host", "reason", "--cores", "all", "--rerun-incomplete", "--show-failed-logs"]
@@ -36,17 +41,31 @@ def others(root: Path) -> tuple[list[psutil.Process], list[psutil.Process]]:
     """Jobs that a killed run left in this folder, and runs that were started by `snakemake` itself."""
     left, running = [], []
     family = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    own = os.environ.get("SLURM_JOB_ID")
     for process in psutil.process_iter():
         if process.pid in family:
             continue
         try:
-            if process.environ().get(MARK) == str(root):
+            environment = process.environ()
+            if environment.get("SLURM_JOB_ID") != own:  # what Slurm has started is for Slurm to end
+                continue
+            if environment.get(MARK) == str(root):
                 left.append(process)
             elif any(Path(word).name == "snakemake" for word in process.cmdline()[:3]) and process.cwd() == str(root):
                 running.append(process)
         except psutil.Error:  # gone meanwhile, or another user's
             continue
     return left, running
+
+
+def remove_damaged_shards(results: Path) -> None:
+    """Delete shards of pictures that are not whole, saying which: Snakemake takes every file that is there for good."""
+    for path in sorted([*results.glob("*/images/*/*/*.zip"), *results.glob("*/seeds/*/images/*/*/*.zip")]):
+        try:
+            read_info(path)
+        except ValueError as error:
+            path.unlink()
+            print(f"{error}; it will be made again", flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -66,12 +85,17 @@ def main(argv: list[str] | None = None) -> None:
         for process in left:
             process.kill()
         psutil.wait_procs(left, timeout=30)
+    try:
+        settle(root, needed=any("slurm" in word for word in rest))
+    except OSError as error:
+        raise SystemExit(str(error)) from None
     os.environ[MARK] = str(root)  # before anything is started, so that whatever a kill leaves behind is found
     locks = root / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):
         subprocess.run([sys.executable, "-m", "snakemake", "--unlock", *flags], check=True)
         for half_written in (root / "results").glob("**/.*.tmp*"):  # what wuerstchen.files.atomic_path had begun
             half_written.unlink()
+    remove_damaged_shards(root / "results")
     os.execv(sys.executable, [sys.executable, "-m", "workflow.progress", *flags])
 
 

@@ -1,15 +1,18 @@
 """Processes of a distributed training: their group, how a network is spread over them, and whole checkpoints.
 
-`python -m wuerstchen.distributed ...` is torchrun with one difference: its exit status is that of the first process
-that failed, or `STOPPED` where it passed a signal on, so that a script can tell a training that goes on by the same
-command from one that broke.
+`python -m wuerstchen.distributed --processes N [--nodes M] -m wuerstchen.train ...` starts N processes, on M nodes of
+the Slurm job that it is in. All other options are torchrun's, but its exit status is that of the first process that
+failed, or `STOPPED` where it passed a signal on, so that a script can tell a training that goes on by the same command
+from one that broke.
 """
 
+import argparse
 import contextlib
 import functools
 import os
+import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -220,13 +223,50 @@ def read_state(path: Path) -> dict[str, dict[str, Tensor]]:
     return parts
 
 
+def launch(argv: list[str], environment: Mapping[str, str]) -> tuple[list[str], list[str] | None]:
+    """What `argv` asks for: torchrun's arguments or, on several nodes, the command that starts torchrun on each.
+
+    Raises ValueError where the processes cannot be spread evenly, or where there is nothing to start them with.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--nodes", type=int, default=1)
+    program = argv.index("-m") if "-m" in argv else 0
+    args, others = parser.parse_known_args(argv[:program])
+    if args.processes is None:
+        return argv, None
+    each, rest = divmod(args.processes, args.nodes)
+    if each < 1 or rest:
+        raise ValueError(f"--processes: {args.processes} cannot be spread evenly over --nodes {args.nodes}")
+    arguments = ["--nproc-per-node", str(each), *others, *argv[program:]]
+    if args.nodes == 1:
+        return ["--standalone", *arguments], None
+    if "SLURM_JOB_ID" not in environment:
+        raise ValueError(f"--nodes: {args.nodes}, but this is no job of Slurm; start torchrun on each node")
+    with socket.socket() as free:  # this process runs on the job's first node, where all others find their group
+        free.bind(("", 0))
+        meet = f"{socket.gethostname()}:{free.getsockname()[1]}"
+    start = ["srun", "--overlap", f"--nodes={args.nodes}", f"--ntasks={args.nodes}", "--ntasks-per-node=1"]
+    start += ["--cpu-bind=none", "--wait=120", sys.executable, "-m", "wuerstchen.distributed"]
+    start += ["--nnodes", str(args.nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", meet]
+    return [], [*start, "--rdzv-id", environment["SLURM_JOB_ID"], *arguments]
+
+
 def main(argv: list[str] | None = None) -> None:
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
-        run.main(argv)
+        arguments, elsewhere = launch(sys.argv[1:] if argv is None else argv, os.environ)
+    except ValueError as error:
+        raise SystemExit(f"distributed: {error}") from None
+    if elsewhere is not None:
+        # a step's own settings would be taken for the new one's
+        kept = ("SLURM_JOB_ID", "SLURM_CONF", "SLURM_CLUSTER_NAME")
+        os.execvpe("srun", elsewhere, {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k in kept})
+    try:
+        run.main(arguments)
     except SignalException as error:
         print(f"told to stop by {error.sigval.name}", file=sys.stderr)
         raise SystemExit(STOPPED) from None

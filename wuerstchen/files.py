@@ -1,6 +1,7 @@
 """Files that are either whole or absent: atomic writes, JSON, JSON lines and digests."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -8,13 +9,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` on success, delete it on an error.
 
     The temporary name keeps the suffix, since some writers choose the format by it. The data reach the disk before
-    the rename, so that a crash leaves the old file or the new one.
+    the rename, so that a crash leaves the old file or the new one. Raises OSError naming `path` where there is no room.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,6 +27,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in NO_ROOM:  # a write does not say to which file
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -61,7 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--checkpoint-activations", action="store_true", help="less memory, a third more computation")
     group.add_argument("--workers", type=int, default=8, help="processes that decode pictures, for each GPU")
     group.add_argument("--checkpoint-every", type=positive, default=1000, metavar="STEPS")
-    group.add_argument("--stop-after", type=duration, metavar="TIME", help="end in time for this limit, e.g. 3h50m")
+    limit = group.add_mutually_exclusive_group()
+    limit.add_argument("--stop-after", type=duration, metavar="TIME", help="end in time for this limit, e.g. 3h50m")
+    limit.add_argument(
+        "--walltime",
+        type=within_walltime,
+        dest="stop_after",
+        metavar="TIME",
+        help="the same from a batch job's time limit, e.g. 4h: a twentieth is left for start and end",
+    )
     group.add_argument("--corrupt-limit", type=float, default=CORRUPT_LIMIT, help="share of corrupt samples to stop at")
 
 
@@ -88,6 +96,12 @@ def duration(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} should be a time such as 3h50m, 90m or 45s")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return 3600.0 * hours + 60 * minutes + seconds
+
+
+def within_walltime(text: str) -> float:
+    """Seconds of a batch job's time limit that a training may use: all but a twentieth, 30 seconds to 15 minutes."""
+    seconds = duration(text)
+    return seconds - min(max(seconds / 20, 30.0), 900.0)
 
 
 def deaf(_: int) -> None:

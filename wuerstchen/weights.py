@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -16,11 +16,14 @@ KEY = "wuerstchen"
 
 
 def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> None:
-    """Write tensors and JSON-able metadata to one safetensors file, atomically."""
+    """Write tensors and JSON-able metadata to one safetensors file, atomically. Raises OSError naming the file."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        # one key only: the format writes several in an order that changes from run to run
-        save_file(whole, temporary, {KEY: json.dumps(dict(metadata))})
+        try:
+            # one key only: the format writes several in an order that changes from run to run
+            save_file(whole, temporary, {KEY: json.dumps(dict(metadata))})
+        except SafetensorError as error:
+            raise OSError(f"{path}: {error}") from None
 
 
 def metadata(path: str | Path) -> dict:

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import resource
 import subprocess
 import sys
 
@@ -36,6 +37,26 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code, str(target)]).returncode == -9
     assert target.read_text() == "old"
+
+
+@pytest.mark.parametrize("writer", ["shard", "tensors"])
+def test_without_room_the_error_names_the_file_and_nothing_is_left(tmp_path, writer):
+    """A limit on the size of files does what a full disk does."""
+    target = tmp_path / "a.zip"
+    code = {
+        "shard": "from PIL import Image; from wuerstchen.shards import write_shard\n"
+        "write_shard(sys.argv[1], {'a': Image.effect_noise((200, 200), 90)}, {})",
+        "tensors": "import torch; from wuerstchen.weights import save\nsave(sys.argv[1], {'a': torch.zeros(9999)}, {})",
+    }[writer]
+    run = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}", str(target)],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)),
+    )
+    last = run.stderr.splitlines()[-1]
+    assert run.returncode == 1 and last.startswith("OSError: ") and str(target) in last and "File too large" in last
+    assert os.listdir(tmp_path) == []
 
 
 def test_json_round_trips_and_refuses_nan(tmp_path):

@@ -4,9 +4,11 @@ import json
 import re
 import shlex
 from glob import glob
+from pathlib import Path
 
 from workflow.code import sources
 from workflow.settings import check_flags, set_job_environment, shard_count, source_flags, source_state
+from workflow.slurm import refuse_second_writers
 
 set_job_environment()
 
@@ -21,6 +23,11 @@ wildcard_constraints:
     shard="[0-9]{4}",
     set="|".join(config["robustness"]["sets"]),
     number="[1-3]",
+
+
+def memory(gigabytes):
+    """A job's memory: as much again for each further attempt, since the last may have been killed for want of it."""
+    return lambda wildcards, attempt: f"{gigabytes * attempt}GB"
 
 
 def code(program, *patterns):

@@ -19,7 +19,7 @@ rule curve_features:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="6GB",
+        mem=memory(6),
         runtime="4h",
     params:
         of=" ".join(f"--of {model} {sampling_settings(model)}" for model in CURVES),
@@ -49,7 +49,7 @@ rule curve:
     conda:
         "../../environment.yml"
     resources:
-        mem="4GB",
+        mem=memory(4),
         runtime="1h",
     params:
         points=" ".join(f"--point {model} {percent} {file}" for (model, percent), file in curve_points().items()),

@@ -34,7 +34,8 @@ rule data:
         "../../environment.yml"
     threads: 2
     resources:
-        mem="4GB",
+        cpus_per_task=2,
+        mem=memory(4),
         runtime="1h",
     params:
         source=source_flags(config),
@@ -59,7 +60,7 @@ rule robustness_pictures:
     conda:
         "../../environment.yml"
     resources:
-        mem="4GB",
+        mem=memory(4),
         runtime="1h",
     params:
         source=source_flags(config),

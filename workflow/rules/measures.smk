@@ -18,7 +18,8 @@ rule extract:
         "../../environment.yml"
     threads: 4
     resources:
-        mem="16GB",
+        cpus_per_task=4,
+        mem=memory(16),
         runtime="6h",
         gpu=1,
     params:
@@ -49,7 +50,8 @@ rule extract_of_sets:
         "../../environment.yml"
     threads: 4
     resources:
-        mem="16GB",
+        cpus_per_task=4,
+        mem=memory(16),
         runtime="8h",
         gpu=1,
     params:
@@ -80,7 +82,8 @@ rule extract_reference:
         "../../environment.yml"
     threads: 4
     resources:
-        mem="16GB",
+        cpus_per_task=4,
+        mem=memory(16),
         runtime="6h",
         gpu=1,
     params:
@@ -112,7 +115,8 @@ rule protocol_scores:
         "../../environment.yml"
     threads: 4
     resources:
-        mem="32GB",
+        cpus_per_task=4,
+        mem=memory(32),
         runtime="4h",
     params:
         protocol=lookup(within=config, dpath="prompts/{prompts}/protocol"),
@@ -139,7 +143,8 @@ rule fd_dinov2:
         "../../environment.yml"
     threads: 2
     resources:
-        mem="8GB",
+        cpus_per_task=2,
+        mem=memory(8),
         runtime="1h",
     params:
         seed=config["seed"],
@@ -163,7 +168,8 @@ rule cmmd:
         "../../environment.yml"
     threads: 2
     resources:
-        mem="8GB",
+        cpus_per_task=2,
+        mem=memory(8),
         runtime="1h",
     params:
         seed=config["seed"],
@@ -189,7 +195,8 @@ rule prompt_scores:
         "../../environment.yml"
     threads: 4
     resources:
-        mem="16GB",
+        cpus_per_task=4,
+        mem=memory(16),
         runtime="6h",
         gpu=1,
     params:
@@ -217,7 +224,7 @@ rule preferred:
     conda:
         "../../environment.yml"
     resources:
-        mem="2GB",
+        mem=memory(2),
         runtime="1h",
     params:
         metric=published.PREFERENCE,
@@ -245,7 +252,7 @@ rule power_spectrum:
     conda:
         "../../environment.yml"
     resources:
-        mem="8GB",
+        mem=memory(8),
         runtime="2h",
     params:
         reference=lambda wildcards, input: f"--reference {input.reference}" if input.reference else "",
@@ -269,7 +276,8 @@ rule crosscheck:
         "../../environment.yml"
     threads: 4
     resources:
-        mem="32GB",
+        cpus_per_task=4,
+        mem=memory(32),
         runtime="12h",
         gpu=1,
     shell:

@@ -14,7 +14,8 @@ rule paper_size_times:
         "../../environment.yml"
     threads: 4
     resources:
-        mem="24GB",
+        cpus_per_task=4,
+        mem=memory(24),
         runtime="4h",
         gpu=1,
     params:

@@ -16,7 +16,8 @@ rule robustness_part:
         "../../environment.yml"
     threads: 8
     resources:
-        mem="16GB",
+        cpus_per_task=8,
+        mem=memory(16),
         runtime="4h",
         gpu=1,
     params:
@@ -48,7 +49,8 @@ rule robustness_of_parts:
         "../../environment.yml"
     threads: 4
     resources:
-        mem="32GB",
+        cpus_per_task=4,
+        mem=memory(32),
         runtime="4h",
     params:
         parts=subpath(input[0], parent=True),

@@ -59,7 +59,8 @@ rule draw:
         "../../environment.yml"
     threads: 2
     resources:
-        mem="24GB",
+        cpus_per_task=2,
+        mem=memory(24),
         runtime="6h",
         gpu=1,
     params:
@@ -87,7 +88,7 @@ rule real_shards:
     conda:
         "../../environment.yml"
     resources:
-        mem="4GB",
+        mem=memory(4),
         runtime="1h",
     params:
         pictures=lookup(within=config, dpath="prompts/{prompts}/reference"),

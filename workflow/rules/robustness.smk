@@ -16,7 +16,7 @@ rule robustness_scores:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="4GB",
+        mem=memory(4),
         runtime="2h",
     params:
         manipulations=config["robustness"]["manipulations"],

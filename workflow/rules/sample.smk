@@ -20,7 +20,7 @@ rule sample:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="6GB",
+        mem=memory(6),
         runtime="4h",
     params:
         sampling=sampling_flags,

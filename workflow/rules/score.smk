@@ -18,7 +18,7 @@ rule features:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="4GB",
+        mem=memory(4),
         runtime="2h",
     params:
         of=lambda wildcards: features_of({wildcards.model: config["prompts"]}, f"results/{wildcards.study}"),
@@ -77,7 +77,7 @@ rule scores:
     conda:
         "../../environment.yml"
     resources:
-        mem="4GB",
+        mem=memory(4),
         runtime="1h",
     params:
         seed=config["seed"],
@@ -103,7 +103,7 @@ rule scores_without_reference:
     conda:
         "../../environment.yml"
     resources:
-        mem="4GB",
+        mem=memory(4),
         runtime="1h",
     params:
         seed=config["seed"],
@@ -131,7 +131,7 @@ rule recall:
     conda:
         "../../environment.yml"
     resources:
-        mem="4GB",
+        mem=memory(4),
         runtime="1h",
     params:
         seed=config["seed"],
@@ -164,7 +164,7 @@ rule workload:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="6GB",
+        mem=memory(6),
         runtime="2h",
     params:
         sampling=sampling_settings("wuerstchen"),
@@ -196,7 +196,7 @@ rule scorer:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="6GB",
+        mem=memory(6),
         runtime="4h",
     params:
         epochs=lookup(within=config, dpath="scorer/epochs"),
@@ -223,7 +223,7 @@ rule validity:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="4GB",
+        mem=memory(4),
         runtime="1h",
     params:
         seed=config["seed"],
@@ -252,7 +252,7 @@ rule preference:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="4GB",
+        mem=memory(4),
         runtime="2h",
     params:
         scorer=subpath(input[0], parent=True),
@@ -277,7 +277,7 @@ rule win_rates:
     conda:
         "../../environment.yml"
     resources:
-        mem="2GB",
+        mem=memory(2),
         runtime="1h",
     params:
         subject="--model {0} --scores results/{{study}}/preference/{0}/{{prompts}}.csv".format(config["models"][0]),

@@ -2,12 +2,17 @@
 # What is trained on is chosen once: filtered, deduplicated, and without the pictures that the study measures with; a
 # thousandth is held out, to validate on.
 
+# How often a training that ended itself in time is sent again. Snakemake runs in the job too, and would begin the next
+# slice there, in what little is left of the job's time.
+SLICES = 100 if workflow.is_main_process else 0
 
+
+# The scans are no output, or Snakemake would delete them with a job that was cut off: the next one goes on from them.
 rule scan:
     input:
         "results/{study}/check.json",
     output:
-        directory("results/{study}/data/{choice}/scans"),
+        touch("results/{study}/data/{choice}/scans.done"),
     log:
         "results/{study}/logs/data/{choice}/scan.log",
     benchmark:
@@ -17,12 +22,14 @@ rule scan:
         "../../environment.yml"
     threads: 32
     resources:
-        mem="64GB",
+        cpus_per_task=32,
+        mem=memory(64),
         runtime="24h",
     params:
         shards=shards_of_choice,
+        out=subpath(output[0], strip_suffix=".done"),
     shell:
-        "python -m wuerstchen.selection scan --data {params.shards:q} --workers {threads} --out {output} > {log} 2>&1"
+        "python -m wuerstchen.selection scan --data {params.shards:q} --out {params.out} > {log} 2>&1"
 
 
 rule measured_pictures:
@@ -38,7 +45,7 @@ rule measured_pictures:
     conda:
         "../../environment.yml"
     resources:
-        mem="8GB",
+        mem=memory(8),
         runtime="4h",
     params:
         folder=os.path.dirname(config["data"]["captions"]) or ".",
@@ -49,7 +56,7 @@ rule measured_pictures:
 
 rule select:
     input:
-        scans="results/{study}/data/{choice}/scans",
+        scans="results/{study}/data/{choice}/scans.done",
         measured="results/{study}/data/measured.txt",
     output:
         selection="results/{study}/data/{choice}/selection.safetensors",
@@ -62,16 +69,20 @@ rule select:
     conda:
         "../../environment.yml"
     resources:
-        mem="64GB",
+        mem=memory(64),
         runtime="4h",
     params:
         shards=shards_of_choice,
+        scans=subpath(input.scans, strip_suffix=".done"),
     shell:
-        "python -m wuerstchen.selection select --data {params.shards:q} --scans {input.scans}"
+        "python -m wuerstchen.selection select --data {params.shards:q} --scans {params.scans}"
         " --exclude {input.measured} --validation {output.validation} --out {output.selection} > {log} 2>&1"
 
 
-# A training that is cut off goes on by the same command, from state/ beside its output.
+# A training goes on by the same command, from state/ beside its output. Here it ends itself before its time is over, and
+# is tried again (`retries`) until it is done, so that a phase of weeks needs no job of weeks. Each slice counts as an
+# attempt, so its memory does not grow with them. That `mpi` is there at all keeps Slurm's plugin from starting the command
+# inside a step of one task, which could not have the GPUs of several nodes.
 rule train_phase:
     input:
         unpack(phase_inputs),
@@ -84,13 +95,17 @@ rule train_phase:
     benchmark:
         "results/{study}/benchmarks/train_phase/{stage}/{phase}.tsv"
     priority: 10
+    retries: SLICES
     conda:
         "../../environment.yml"
     threads: 64
     resources:
+        cpus_per_task=64,
+        nodes=1,
         gpu=8,
+        mpi="",
         mem="512GB",
-        runtime="30d",
+        runtime="1d",
     params:
         preset=config["preset"],
         shards=shards_of_phase,
@@ -98,7 +113,8 @@ rule train_phase:
         more=phase_flags,
         out=subpath(output[0], parent=True),
     shell:
-        "python -m wuerstchen.distributed --standalone --nproc-per-node {resources.gpu} -m wuerstchen.train --stage {wildcards.stage}"
+        "python -m wuerstchen.distributed --processes {resources.gpu} --nodes {resources.nodes}"
+        " -m wuerstchen.train --walltime {resources.runtime}m --stage {wildcards.stage}"
         " --preset {params.preset} --phase {wildcards.phase} --data {params.shards:q} --selection {input.selection}"
         " --validation {input.validation}"
         " --weights results/{wildcards.study}/train --seed {params.seed} {params.more}"
@@ -120,7 +136,7 @@ rule interpolate:
     conda:
         "../../environment.yml"
     resources:
-        mem="32GB",
+        mem=memory(32),
         runtime="1h",
     shell:
         "python -m wuerstchen.interpolate {input} --out {output} > {log} 2>&1"

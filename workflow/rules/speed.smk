@@ -14,7 +14,8 @@ rule sampling_time:
         "../../environment.yml"
     threads: 2
     resources:
-        mem="6GB",
+        cpus_per_task=2,
+        mem=memory(6),
         runtime="2h",
     params:
         sampling=sampling_flags,

@@ -16,7 +16,7 @@ rule votes:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="2GB",
+        mem=memory(2),
         runtime="30m",
     params:
         model=list(published.models(config))[0] if is_published(config) else config["models"][0],

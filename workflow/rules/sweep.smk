@@ -23,7 +23,7 @@ rule sweep_training:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="8GB",
+        mem=memory(8),
         runtime="24h",
     params:
         preset=config["preset"],
@@ -53,7 +53,7 @@ rule sweep_recall:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="6GB",
+        mem=memory(6),
         runtime="8h",
     params:
         of=" ".join(f"--of {model} {sampling_settings(model)}" for model in swept_models()),

@@ -19,7 +19,7 @@ rule tokens:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="4GB",
+        mem=memory(4),
         runtime="2h",
     params:
         preset=config["preset"],
@@ -43,7 +43,7 @@ rule trunk:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="4GB",
+        mem=memory(4),
         runtime="2h",
     params:
         data=subpath(input[0], parent=True),
@@ -70,7 +70,7 @@ rule train_a:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="8GB",
+        mem=memory(8),
         runtime="24h",
     params:
         data=subpath(input[0], parent=True),
@@ -101,7 +101,7 @@ rule latents_a:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="4GB",
+        mem=memory(4),
         runtime="2h",
     params:
         data=subpath(input[0], parent=True),
@@ -133,7 +133,7 @@ rule train_b:
         "../../environment.yml"
     threads: 1
     resources:
-        mem="8GB",
+        mem=memory(8),
         runtime="24h",
     params:
         data=subpath(input[0], parent=True),
