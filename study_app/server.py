@@ -35,7 +35,7 @@ OPTIONS = {
     "browser.gatherUsageStats": False,
     # one colour for each theme: a colour for both would end the browser's choice between light and dark
     "theme.light.primaryColor": "#1f5fcc",
-    "theme.dark.primaryColor": "#7fb0ff",
+    "theme.dark.primaryColor": "#2f6fdb",
 }
 
 
