@@ -15,8 +15,6 @@ All of them take --store and --data where these are not in study_data/.
 import argparse
 from pathlib import Path
 
-from sqlalchemy import text
-
 from study_app import records
 from study_app.manifest import DEFAULTS, Study, build, check_pictures, load
 from study_app.service import default_store
@@ -85,9 +83,11 @@ def backup(store: Store, path: Path) -> None:
     if path.exists():
         raise ValueError(f"out: {path} exists; it should be a new file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with store.engine.connect() as connection:
-        bare = connection.execution_options(isolation_level="AUTOCOMMIT")
-        bare.execute(text("VACUUM INTO :path"), {"path": str(path)})
+    connection = store.engine.raw_connection()  # outside of any transaction, where SQLAlchemy begins one
+    try:
+        connection.cursor().execute("VACUUM INTO ?", (str(path),))
+    finally:
+        connection.close()
     print(f"copied to {path}")
 
 

@@ -10,7 +10,8 @@ import postgresql
 import pytest
 import websockets
 from study_server import StudyServer
-from voters import Voter
+
+from benchmarks.voters import Voter
 
 pytestmark = pytest.mark.browser
 VOTERS, VOTES, THINK_SECONDS = 60, 5, 1.0

@@ -124,3 +124,24 @@ class Voter:
         if changed and token is None:
             self.acknowledged.append(before.partition(".")[0])
         return changed
+
+
+class PlainVoter(Voter):
+    """The same on a plain page: buttons named "left" and "right", and no component."""
+
+    prompt = ""
+
+    def read(self, message: ForwardMsg) -> None:
+        super().read(message)
+        element = message.delta.new_element
+        if element.WhichOneof("type") == "heading":
+            self.prompt = element.heading.body
+
+    async def vote(self, choice: object = "left", *, token: object = None, wait: float = 0.0) -> bool:
+        """Press a button. True when the page then showed another prompt."""
+        await asyncio.sleep(wait)
+        before = self.prompt
+        start = time.perf_counter()
+        await self.press(str(choice))
+        self.seconds.append(time.perf_counter() - start)
+        return self.prompt != before
