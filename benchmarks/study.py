@@ -24,6 +24,7 @@ from pathlib import Path
 
 from benchmarks.voters import PlainVoter, Voter
 from study_app.manifest import build
+from wuerstchen.usage import cpu_name
 
 ROOT = Path(__file__).parents[1]
 THINK_SECONDS = 1.5  # above the page's minimum exposure

@@ -126,10 +126,12 @@ class Voter:
         return changed
 
 
+@dataclass
 class PlainVoter(Voter):
-    """The same on a plain page: buttons named "left" and "right", and no component."""
+    """The same on a plain page: buttons named "left" and "right", no component and no cookie."""
 
-    prompt = ""
+    cookie: str = "none=1"
+    prompt: str = ""
 
     def read(self, message: ForwardMsg) -> None:
         super().read(message)

@@ -24,9 +24,7 @@ def prepare(
     Raises ValueError where one exists for other models, or its files are not those of the store.
     """
     if not (results / "images").is_dir():
-        raise ValueError(
-            f"study: {results} has no pictures; it should be the results of a study, as `make` leaves them"
-        )
+        raise ValueError(f"study: {results} has no pictures; it should be the results that `make` leaves")
     studies = []
     known = records.studies(store)
     for name in prompts:
