@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--contact", default="whoever invited you", help="whom participants write to; in the consent")
     parser.add_argument("--seed", type=int, default=0, help="of the pairs and sides; for new studies")
     parser.add_argument("--target", type=int, default=DEFAULTS["target_votes"], help="pairs asked of each participant")
+    parser.add_argument("--alias-from", type=int, default=DEFAULTS["alias_min_votes"], help="votes that earn an alias")
     parser.add_argument("--address", default="127.0.0.1", help="where to listen; a reverse proxy goes before it")
     parser.add_argument("--port", type=int, default=8501)
     options = parser.parse_args(argv)
@@ -69,6 +70,7 @@ def main(argv: list[str] | None = None) -> None:
             options.data or default_store(options.study).with_suffix(""),
             seed=options.seed,
             target_votes=options.target,
+            alias_min_votes=options.alias_from,
         )
     except ValueError as error:
         raise SystemExit(str(error)) from None

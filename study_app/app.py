@@ -10,7 +10,6 @@ import streamlit as st
 
 from study_app import tokens
 from study_app.manifest import Study
-from study_app.server import COOKIE
 from study_app.service import DELAY_SECONDS, PAGE, Service, running
 from study_app.votes import Participant, Shown
 
@@ -56,7 +55,8 @@ def page(service: Service) -> None:
     """The view that is due."""
     st.set_page_config(page_title="Which picture do you prefer?", layout="wide", initial_sidebar_state="collapsed")
     st.html(STYLE)
-    identity = tokens.unseal(service.store.secret, "identity", st.context.cookies.get(COOKIE))
+    secret = service.store.secret
+    identity = tokens.unseal(secret, "identity", st.context.cookies.get(tokens.cookie_name(secret)))
     if identity is None:
         st.warning("This study needs one cookie, to know your answers again. Please allow it and reload the page.")
         return

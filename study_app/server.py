@@ -16,7 +16,6 @@ from study_app import service, tokens
 from study_app.manifest import SUFFIX
 from study_app.service import Service
 
-COOKIE = "participant"
 COOKIE_SECONDS = 180 * 24 * 3600
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -45,6 +44,7 @@ class Identity:
     def __init__(self, app: ASGIApp, secret: str) -> None:
         self.app = app
         self.secret = secret
+        self.name = tokens.cookie_name(secret)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,7 +52,7 @@ class Identity:
             return
         request = Request(scope)
         page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
-        new = page and tokens.unseal(self.secret, "identity", request.cookies.get(COOKIE)) is None
+        new = page and tokens.unseal(self.secret, "identity", request.cookies.get(self.name)) is None
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -68,11 +68,11 @@ class Identity:
     def cookie(self, *, secure: bool) -> str:
         """A new identity, signed; out of reach of scripts."""
         made: SimpleCookie = SimpleCookie()
-        made[COOKIE] = tokens.seal(self.secret, "identity", tokens.random_id())
-        made[COOKIE] |= {"path": "/", "max-age": COOKIE_SECONDS, "httponly": True, "samesite": "Lax"}
+        made[self.name] = tokens.seal(self.secret, "identity", tokens.random_id())
+        made[self.name] |= {"path": "/", "max-age": COOKIE_SECONDS, "httponly": True, "samesite": "Lax"}
         if secure:
-            made[COOKIE]["secure"] = True
-        return made[COOKIE].OutputString()
+            made[self.name]["secure"] = True
+        return made[self.name].OutputString()
 
 
 def picture(request: Request) -> Response:

@@ -37,6 +37,11 @@ def unseal(secret: str, purpose: str, sealed: object, *values: str) -> str | Non
     return name if hmac.compare_digest(signed, signature(secret, purpose, name, *values)) else None
 
 
+def cookie_name(secret: str) -> str:
+    """The name of a store's cookie: browsers send a host's cookies to all its ports, and so to other studies there."""
+    return f"participant_{signature(secret, 'cookie')[:8]}"
+
+
 def identity_hash(identity: str) -> str:
     """What the store keeps of a participant's cookie: enough to know it again, not enough to pretend to be it."""
     return hashlib.blake2b(identity.encode(), digest_size=32).hexdigest()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import small_study
 from study_server import StudyServer
+from tab import Tab
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -39,3 +40,17 @@ def browser():
         running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield running
         running.close()
+
+
+@pytest.fixture
+def context(browser):
+    made = browser.new_context(viewport={"width": 1400, "height": 900})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tab(context, server) -> Tab:
+    opened = Tab(context.new_page(), server)
+    opened.open()
+    return opened
