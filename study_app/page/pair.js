@@ -3,6 +3,7 @@
 
 const ANSWER_MS = 12000; // without an answer for so long, the buttons work again; the server knows what it has
 const ENLARGE = 3; // small pictures are shown at most so many times as wide
+const MIN_PX = 576; // the pair is that wide at least, where the window is
 const RELOAD_MS = 2000; // between two attempts to load a picture
 const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "equal" };
 const pages = new WeakMap();
@@ -65,7 +66,7 @@ class Page {
     if (number !== this.show_number) return; // another pair has come meanwhile
     this.token = data.token;
     this.root.style.setProperty("--ratio", data.width / data.height);
-    this.root.style.setProperty("--most", `${2 * ENLARGE * data.width}px`);
+    this.root.style.setProperty("--most", `${Math.max(MIN_PX, 2 * ENLARGE * data.width)}px`);
     this.pictures[0].src = left;
     this.pictures[1].src = right;
     await Promise.all(this.pictures.map((picture) => picture.decode().catch(() => {})));
