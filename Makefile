@@ -1,5 +1,6 @@
 # make                        the emoji study, from nothing to results/emoji/report.html
 # make CONFIG=config/my.yaml  another study
+# make app                    the preference study on the emoji pictures, in the browser
 # make env | test | lint      the environment alone, the tests, the checks of style
 # make test-slurm             the tests on a real Slurm, as root, where Debian's slurmctld, slurmd and munge are
 # make rulegraph              the picture of the rules in docs/, after rules have changed
@@ -10,11 +11,14 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CONFIG := config/emoji.yaml
 UV := 0.13.9
 
-.PHONY: study env prerequisites test test-unit test-dag test-slurm lint rulegraph pins
+.PHONY: study app env prerequisites test test-unit test-dag test-slurm test-browser lint rulegraph pins
 
 study: env
 	@python -m workflow.run --configfile $(CONFIG)
 	@python -m workflow.done --configfile $(CONFIG)
+
+app: env
+	@python -m study_app --study results/emoji --models wuerstchen baseline-ldm --prompts names compositions
 
 env: prerequisites .venv/installed
 
@@ -39,6 +43,10 @@ test-dag: env
 
 test-slurm: env
 	time python -m pytest -m slurm tests/test_slurm.py
+
+# needs Debian's chromium, and postgresql for what concerns it
+test-browser: env
+	time python -m pytest -m browser
 
 lint: env
 	ruff check .
