@@ -12,7 +12,8 @@ import tiny_pictures
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PROGRAMS = ("Snakefile", "Makefile", "config", "slurm", "workflow", "wuerstchen", "evaluation", "tests", "docs")
+PACKAGES = ("workflow", "wuerstchen", "evaluation", "study_app")
+PROGRAMS = ("Snakefile", "Makefile", "config", "slurm", *PACKAGES, "tests", "docs")
 FILES = ("requirements.in", "requirements.txt", "environment.yml", "pyproject.toml")
 
 
