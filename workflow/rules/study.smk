@@ -17,7 +17,7 @@ rule votes:
     threads: 1
     resources:
         mem=memory(2),
-        runtime="30m",
+        runtime="1h",
     params:
         model=list(published.models(config))[0] if is_published(config) else config["models"][0],
         seed=config["seed"],
