@@ -192,12 +192,13 @@ def final_model(wildcards):
 
 
 def features_of(sets, study=STUDY):
-    """The flags that make the features of some models (keys) on some prompt sets (values)."""
-    return " ".join(
+    """The flags that make the features of some models (keys) on some prompt sets (values), at 128 px."""
+    of = [
         f"--of {study}/features/{model}/{prompts}.npz {' '.join(shards(model, prompts, study=study))}"
         for model, names in sets.items()
         for prompts in names
-    )
+    ]
+    return " ".join([*of, *["--preprocessing bicubic-128"] * SHARDED])  # others draw at that size, or are refused
 
 
 def preferences_of(wildcards):
