@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from evaluation.generators import KNOWN, MODEL, Generator, Settings, make
+from evaluation.generators import KNOWN, MODEL, Generator, Settings, device_of, make
 from evaluation.images import write_shard
 from evaluation.prompts import read_prompts
 from wuerstchen.files import sha256_file, write_json
@@ -44,15 +44,24 @@ def generator_of(args: argparse.Namespace, prompts: list[dict], compiled: bool |
     """What the command line names; prompts and compiled: see `make`. Raises ValueError."""
     if args.callable is None:
         given = parse_settings(args.set)
-        return make(args.model, args.weights, given, args.pictures, compiled, prompts, args.sampling)
+        return make(args.model, args.weights, given, args.pictures, compiled, prompts, args.sampling, args.device)
     if args.model in KNOWN or not MODEL.fullmatch(args.model):
         raise ValueError(f"--model: {args.model!r} cannot be a function's; use another name [a-z0-9.-]")
-    for flag in ("weights", "pictures", "set", "sampling"):
+    for flag in ("weights", "pictures", "set", "sampling", "device"):
         if getattr(args, flag):
             raise ValueError(f"--{flag}: not with --callable, which takes prompts and seeds alone")
     from evaluation.generators.own import Called
 
     return Called(args.callable)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device, as `make` takes it."""
+    parser.add_argument(
+        "--device",
+        choices=["cpu", "cuda", "auto"],
+        help="auto: a GPU where there is one (default: cpu for what a study trained, auto for others' models)",
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,6 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--callable", metavar="MODULE:FUNCTION", help="draws for --model: function(prompts, seeds) -> pictures"
     )
+    add_device(parser)
     parser.add_argument("--out", required=True, type=Path, nargs="+", metavar="ZIP", help="one for each prompt set")
     args = parser.parse_args(argv)
     try:
@@ -86,10 +96,12 @@ def main(argv: list[str] | None = None) -> None:
         whole = [read_prompts(path) for path in args.prompts]
         everything = [prompt for prompts in whole for prompt in prompts]
         sets = [shard_prompts(prompts, args.shard, args.shards) for prompts in whole]
-        generator = None
+        generator, device = None, "cpu"
+        if args.callable is None:
+            device = device_of(args.model, args.weights, args.pictures, args.device)
         for path, prompts, out in zip(args.prompts, sets, args.out, strict=True):
             # energy is counted from before the weights are loaded: the first set's cost has that in it
-            with Usage.resume(None, "cpu") as usage:
+            with Usage.resume(None, device) as usage:
                 generator = generator or generator_of(args, everything)
                 images = generator.generate(prompts, args.seed)
                 used = usage.snapshot(images=len(images), model=args.model)
@@ -99,6 +111,7 @@ def main(argv: list[str] | None = None) -> None:
                 "prompts_sha256": sha256_file(path),
                 "shard": args.shard,
                 "seed": args.seed,
+                **({"device": used["device"]} if device != "cpu" else {}),  # no CPU changes a picture
                 **generator.describe(),
             }
             write_shard(out, zip(ids, map(Image.fromarray, images), strict=True), info)

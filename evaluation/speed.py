@@ -15,7 +15,7 @@ from typing import Any
 
 from evaluation import figure4
 from evaluation.generators import Generator
-from evaluation.sample import generator_of
+from evaluation.sample import add_device, generator_of
 from wuerstchen.files import write_json
 from wuerstchen.usage import cpu_name
 
@@ -61,6 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-sizes", required=True, nargs="+", type=int)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=NUMBER", help="sampling settings of the model")
     parser.add_argument("--sampling", metavar="NAME", help="as in evaluation.sample")
+    add_device(parser)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", required=True, type=Path)
     parser.set_defaults(pictures=None)

@@ -155,6 +155,21 @@ def test_a_study_is_planned_as_hundreds_of_jobs_without_any_data(tree: Path, stu
     assert sum(jobs.values()) < 1000
 
 
+def test_networks_of_the_papers_size_are_drawn_on_a_gpu_and_the_others_where_they_were(tree: Path) -> None:
+    for study, device in (("paper", "auto"), ("emoji", None)):
+        run = call(
+            "snakemake", "--dry-run", "--printshellcmds", "--cores", "2", "--configfile", f"config/{study}.yaml",
+            cwd=tree,
+        )  # fmt: skip
+        asked = re.findall(r"gpu=(\d).*\s+Shell command: python -m (evaluation.(?:sample|speed) .*)", run.stdout)
+        assert len(asked) == {"paper": 2 * 37 + 4 * 37 + 2, "emoji": 3 + JOBS["real_pictures"] + 2}[study], run.stdout
+        for gpus, command in asked:
+            on_gpu = study == "paper" and " --model real " not in command
+            assert (int(gpus), re.findall(r"--device (\w+)", command)) == (on_gpu, [device] * on_gpu), command
+        resized = [line for line in run.stdout.splitlines() if "evaluation.features --of" in line]
+        assert {"--preprocessing bicubic-128" in line for line in resized} == {study == "paper"}
+
+
 def test_the_plan_of_costs_has_the_jobs_of_the_dry_run(tree: Path) -> None:
     run = call("workflow.plan", "--configfile", "config/emoji.yaml", "--json", "plan.json", cwd=tree)
     assert run.returncode == 0, run.stdout

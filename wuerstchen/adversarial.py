@@ -109,17 +109,18 @@ def standardised(sentences: Tensor, measured: dict[str, list[float]]) -> Tensor:
 
 
 class DFGanPictures:
-    """Text to pictures with a generator from train/df-gan, in the precision of its training."""
+    """Text to pictures with a generator from train/df-gan, on a CPU in the precision of its training, else in fp32."""
 
     compiled = False
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, device: str = "cpu"):
         self.files = [Path(folder) / "df-gan" / "model.safetensors"]
         metadata = weights.metadata(self.files[0])
         self.black, self.measured = metadata["black"], metadata["sentences"]
-        self.precision, self.image_size = metadata["precision"], metadata["image_size"]
+        self.device, self.image_size = torch.device(device), metadata["image_size"]
+        self.precision = metadata["precision"] if device == "cpu" else "fp32"
         self.encoder = text_encoder(from_dict(TextConfig, metadata["text"]))
-        self.network = DFGan(**metadata["df_gan"]).to(memory_format=torch.channels_last)
+        self.network = DFGan(**metadata["df_gan"]).to(self.device, memory_format=torch.channels_last)
         self.load(self.files[0])
 
     def load(self, path: Path) -> int:
@@ -134,5 +135,6 @@ class DFGanPictures:
         """Pictures, uint8 (n, h, w, 3); the noise of each depends on the seed and its id alone."""
         sentences = standardised(sentences_of(self.encoder.encode(prompts)), self.measured)
         noise = torch.stack([truncated_normal(seed, name) for name in ids])
+        noise, sentences = noise.to(self.device), sentences.to(self.device)
         with autocast(self.precision):
             return to_uint8(1 - self.network(noise, sentences).float() / self.black)

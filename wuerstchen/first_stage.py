@@ -27,6 +27,10 @@ class FirstStage(nn.Module):
     channels: int
     factor: int  # pixels a side that each latent stands for
 
+    def place(self, device: torch.device, dtype: torch.dtype) -> "FirstStage":
+        """Move it to a device, to be used there in that precision where it bears that."""
+        return self.to(device, dtype, memory_format=torch.channels_last)
+
     def encode(self, images: Tensor) -> Tensor:
         """Images (n, 3, h, w) in [0, 1] to latents of about unit variance, float32 (n, channels, h / factor, w /
         factor)."""
@@ -46,14 +50,18 @@ class StageALatents(FirstStage):
         self.channels, self.factor = network.config.c_latent, 2**network.config.levels
 
     def encode(self, images: Tensor) -> Tensor:
-        return self.network.encode(images).float() / self.network.config.scale_factor
+        return self.network.encode(self.own(images)).float() / self.network.config.scale_factor
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.network.decode(latents * self.network.config.scale_factor)
+        return self.network.decode(self.own(latents * self.network.config.scale_factor))
+
+    def own(self, x: Tensor) -> Tensor:
+        """In the precision of the weights."""
+        return x.to(self.network.vquantizer.codebook.weight.dtype)
 
     def codes(self) -> Tensor:
         """The codebook at the scale of the latents, (codes, channels)."""
-        return self.network.vquantizer.codebook.weight / self.network.config.scale_factor
+        return self.network.vquantizer.codebook.weight.float() / self.network.config.scale_factor
 
 
 class StableDiffusionVAE(FirstStage):
@@ -76,6 +84,9 @@ class StableDiffusionVAE(FirstStage):
         self.network, self.file = weights.assign(network, tensors, file, torch.float32, "cpu"), file
         self.scale = network.config.scaling_factor
         self.channels, self.factor = network.config.latent_channels, 2 ** (len(network.config.block_out_channels) - 1)
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> "FirstStage":
+        return self.to(device, memory_format=torch.channels_last)  # always float32, see `decode`
 
     def encode(self, images: Tensor) -> Tensor:
         return self.network.encode(2 * images - 1).latent_dist.mean.float() * self.scale

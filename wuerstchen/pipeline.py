@@ -24,27 +24,47 @@ from wuerstchen.text import text_encoder
 
 
 class Pictures:
-    """What both pipelines have: text encoder, schedule and first stage. They run in the precision of the training.
+    """What both pipelines have: text encoder, schedule and first stage.
 
-    compiled: None compiles the networks if they were trained compiled and a compiler is there.
+    On a CPU they run in the precision of the training. On another device all but a compressor, a probe and Stable
+    Diffusion's autoencoder is in bf16, as published weights are; the sampler's arithmetic stays in float32.
+
+    compiled: None compiles the networks, on a CPU, if they were trained compiled and a compiler is there.
     """
 
-    def __init__(self, folder: Path, metadata: dict, compiled: bool | None):
+    def __init__(self, folder: Path, metadata: dict, compiled: bool | None, device: str = "cpu"):
         self.schedule = CosineSchedule()
-        self.precision = metadata["precision"]
-        self.compiled = metadata["compiled"] and can_compile() if compiled is None else compiled
-        self.encoder = text_encoder(from_dict(TextConfig, metadata["text"]))
-        self.null = self.encoder.encode([""])
+        self.device, on_cpu = torch.device(device), device == "cpu"
+        self.dtype = torch.float32 if on_cpu else torch.bfloat16
+        self.precision = metadata["precision"] if on_cpu else "bf16"
+        self.compiled = on_cpu and metadata["compiled"] and can_compile() if compiled is None else compiled
+        self.encoder = self.text_encoder(metadata)
+        self.null = self.tokens(self.encoder, [""])
         first_stage = load_first_stage(metadata.get("first_stage", "stage-a"), folder)
-        self.first_stage, self.image_size = first_stage.to(memory_format=torch.channels_last), metadata["image_size"]
+        self.first_stage, self.image_size = first_stage.place(self.device, self.dtype), metadata["image_size"]
         self.shape = (first_stage.channels, *[self.image_size // first_stage.factor] * 2)
-        self.ready(self.first_stage)
+        if self.compiled:
+            compile_blocks(self.first_stage)
         self.start = "noise"  # what Stage B starts from
 
-    def ready(self, network: nn.Module) -> None:
-        """Compile a network's blocks where that was asked for."""
+    def text_encoder(self, metadata: dict) -> TextEncoder:
+        """The text encoder that a network was trained with."""
+        return text_encoder(from_dict(TextConfig, metadata["text"]), self.dtype, str(self.device))
+
+    def tokens(self, encoder: TextEncoder, prompts: Sequence[str]) -> Tensor:
+        """Text tokens (n, l, d) as the networks take them."""
+        return encoder.encode(prompts).to(self.device, self.dtype)
+
+    def autocast(self) -> torch.autocast:
+        """On a CPU the precision is that of products; elsewhere the weights are in it already."""
+        return autocast(self.precision if self.device.type == "cpu" else "fp32")
+
+    def ready(self, network: nn.Module) -> nn.Module:
+        """Place a network, and compile its blocks where that was asked for."""
+        network.to(self.device, self.dtype, memory_format=torch.channels_last)
         if self.compiled:
             compile_blocks(network)
+        return network
 
     def codebook(self) -> Tensor | None:
         """What Stage B draws its start from, at the scale of its latents, where it does not start from noise."""
@@ -52,31 +72,31 @@ class Pictures:
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Pictures, uint8 (n, h, w, 3), from latents of unit variance."""
-        return to_uint8(self.first_stage.decode(latents))
+        return np.concatenate([to_uint8(self.first_stage.decode(part)) for part in self.parts(latents)])
+
+    def parts(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """What goes through the first stage at a time: on a GPU one picture, which at 1024 px takes 3 GB."""
+        return (batch,) if self.device.type == "cpu" else batch.split(1)
 
 
 class Wuerstchen(Pictures):
     """The three stages of one training folder, with a, b and c below it."""
 
-    def __init__(self, folder: str | Path, compiled: bool | None = None):
+    def __init__(self, folder: str | Path, compiled: bool | None = None, device: str = "cpu"):
         folder = Path(folder)
         self.files = [folder / stage / "model.safetensors" for stage in "abc"]
         tensors, c = weights.load(self.files[2])
-        super().__init__(folder, c, compiled)
-        self.stage_c = weights.load_module(
-            StageC(from_dict(StageCConfig, c["stage_c"])), tensors, "stage_c.", self.files[2]
-        )
-        self.stage_c.to(memory_format=torch.channels_last)
+        super().__init__(folder, c, compiled, device)
+        stage_c = StageC(from_dict(StageCConfig, c["stage_c"]))
+        self.stage_c = self.ready(weights.load_module(stage_c, tensors, "stage_c.", self.files[2]))
         self.scaling, self.size = c["latent_scaling"], c["size"]
-        self.stage_b = load_stage_b(folder)
+        self.stage_b = self.ready(load_stage_b(folder))
         b = weights.metadata(self.files[1])
         self.start = b.get("start", "noise")
         self.encoder_b, self.null_b = self.encoder, self.null
         if b["text"] != c["text"]:
-            self.encoder_b = text_encoder(from_dict(TextConfig, b["text"]))
-            self.null_b = self.encoder_b.encode([""])
-        self.ready(self.stage_c)
-        self.ready(self.stage_b)
+            self.encoder_b = self.text_encoder(b)
+            self.null_b = self.tokens(self.encoder_b, [""])
 
     def load(self, path: Path) -> int:
         """Draw with another Stage C of the same shape from now on, trained as far as the steps returned."""
@@ -97,14 +117,14 @@ class Wuerstchen(Pictures):
         guidance_b: float,
     ) -> np.ndarray:
         """Pictures, uint8 (n, h, w, 3); the noise of each depends on the seed and its id alone."""
-        text = self.encoder.encode(prompts)
-        with autocast(self.precision):
+        text = self.tokens(self.encoder, prompts)
+        with self.autocast():
             condition = self.stage_c.condition(doubled(text, self.null, guidance_c))
             predict = guided_noise(self.stage_c, predicted_noise_c, condition, guidance_c)
             shape = (len(text), self.stage_c.config.c_in, self.size, self.size)
-            latents = sample(predict, shape, steps_c, ImageNoise(seed, ids, "stage-c"), self.schedule)
+            latents = sample(predict, shape, steps_c, ImageNoise(seed, ids, "stage-c", self.device), self.schedule)
             latents = unscale_latents(latents, self.scaling)
-            text = text if self.encoder_b is self.encoder else self.encoder_b.encode(prompts)
+            text = text if self.encoder_b is self.encoder else self.tokens(self.encoder_b, prompts)
             return self.decode(self.refine(latents, text, ids, seed, steps_b, guidance_b))
 
     def refine(
@@ -152,11 +172,12 @@ def sample_stage_b(
     With a `codebook` (codes, c) at the scale of these latents it starts from random tokens of it, as the paper says
     (3.3), otherwise from noise, as the released code does.
     """
+    image = image.to(text.dtype)
     if guidance != 1:
         image = torch.cat([image, torch.zeros_like(image)])
     condition = stage_b.condition(doubled(text, null, guidance), image, shape[1:])
     predict = guided_noise(stage_b, OBJECTIVES[stage_b.config.objective], condition, guidance)
-    noise = ImageNoise(seed, ids, "stage-b")
+    noise = ImageNoise(seed, ids, "stage-b", image.device)
     start = None if codebook is None else noise.tokens(codebook, shape[1:])
     return sample(predict, (len(ids), *shape), steps, noise, schedule, start)
 
@@ -164,15 +185,14 @@ def sample_stage_b(
 class BaselineLDM(Pictures):
     """The baseline LDM: one U-Net in the latents of its first stage."""
 
-    def __init__(self, folder: str | Path, name: str, compiled: bool | None = None):
+    def __init__(self, folder: str | Path, name: str, compiled: bool | None = None, device: str = "cpu"):
         folder = Path(folder)
         path = folder / name / "model.safetensors"
         tensors, metadata = weights.load(path)
-        super().__init__(folder, metadata, compiled)
+        super().__init__(folder, metadata, compiled, device)
         self.files = [self.first_stage.file, path]
         unet = UNet(from_dict(UNetConfig, metadata["baseline_ldm"]))
-        self.unet = weights.load_module(unet, tensors, "baseline_ldm.", path).to(memory_format=torch.channels_last)
-        self.ready(self.unet)
+        self.unet = self.ready(weights.load_module(unet, tensors, "baseline_ldm.", path))
 
     def load(self, path: Path) -> int:
         """Draw with another U-Net of the same shape from now on, trained as far as the steps returned."""
@@ -186,11 +206,11 @@ class BaselineLDM(Pictures):
         self, prompts: Sequence[str], ids: Sequence[str], seed: int, steps: int, guidance: float
     ) -> np.ndarray:
         """Pictures, uint8 (n, h, w, 3); the noise of each depends on the seed and its id alone."""
-        text = self.encoder.encode(prompts)
-        with autocast(self.precision):
+        text = self.tokens(self.encoder, prompts)
+        with self.autocast():
             condition = self.unet.condition(doubled(text, self.null, guidance))
             predict = guided_noise(self.unet, OBJECTIVES[self.unet.config.objective], condition, guidance)
-            noise = ImageNoise(seed, ids, "baseline-ldm")
+            noise = ImageNoise(seed, ids, "baseline-ldm", self.device)
             return self.decode(sample(predict, (len(prompts), *self.shape), steps, noise, self.schedule))
 
 
@@ -199,16 +219,14 @@ class Reconstruction:
     could reach at best.
     """
 
-    def __init__(self, folder: str | Path, through_compressor: bool, compiled: bool | None = None):
+    def __init__(self, folder: str | Path, through_compressor: bool, compiled: bool | None = None, device: str = "cpu"):
         folder = Path(folder)
         self.files = [folder / stage / "model.safetensors" for stage in ("ab" if through_compressor else "a")]
         metadata = weights.metadata(self.files[-1])
-        self.pictures = Pictures(folder, metadata, compiled)
-        self.stage_b = load_stage_b(folder) if through_compressor else None
-        self.compressor = load_compressor(folder) if through_compressor else None
+        self.pictures = Pictures(folder, metadata, compiled, device)
+        self.stage_b = self.pictures.ready(load_stage_b(folder)) if through_compressor else None
+        self.compressor = load_compressor(folder).to(self.pictures.device) if through_compressor else None
         self.pictures.start = metadata.get("start", "noise")
-        if self.stage_b is not None:
-            self.pictures.ready(self.stage_b)
 
     def load(self, path: Path) -> int:
         """Go through another Stage B and its compressor from now on, trained as far as the steps returned."""
@@ -224,10 +242,10 @@ class Reconstruction:
     ) -> np.ndarray:
         """Pictures, uint8 (n, h, w, 3), for float images (n, 3, h, w) in [0, 1]."""
         p = self.pictures
-        text = p.encoder.encode(prompts)
-        with autocast(p.precision):
+        images, text = images.to(p.device), p.tokens(p.encoder, prompts)
+        with p.autocast():
             if self.stage_b is None:
-                return p.decode(p.first_stage.encode(images))
+                return p.decode(torch.cat([p.first_stage.encode(part) for part in p.parts(images)]))
             image = self.compressor(images).float()
             latents = sample_stage_b(
                 self.stage_b,
@@ -367,8 +385,7 @@ class Pipeline:
         start = None
         if settings(self.preset).start_b == "codebook":
             stage_a = self.networks.stage_a
-            codes = stage_a.vquantizer.codebook.weight.float().cpu() / stage_a.config.scale_factor
-            start = noise.tokens(codes, grid).to(self.device)
+            start = noise.tokens(stage_a.vquantizer.codebook.weight.float() / stage_a.config.scale_factor, grid)
         return self._denoise("B", OBJECTIVES[network.config.objective], condition, guidance, shape, steps, noise, start)
 
     @torch.inference_mode()

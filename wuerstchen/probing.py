@@ -61,11 +61,12 @@ class ProbeTask(Task):
 class Probed(Wuerstchen):
     """Pictures of Stage C alone: its latents, the same as for `Wuerstchen`, go to the probe decoder in train/probe."""
 
-    def __init__(self, folder: str | Path, compiled: bool | None = None):
-        super().__init__(folder, compiled)
+    def __init__(self, folder: str | Path, compiled: bool | None = None, device: str = "cpu"):
+        super().__init__(folder, compiled, device)
         path = Path(folder) / "probe" / "model.safetensors"
         tensors, metadata = weights.load(path)
-        self.probe = weights.load_module(ProbeDecoder(**metadata["probe"]), tensors, "probe.", path)
+        probe = weights.load_module(ProbeDecoder(**metadata["probe"]), tensors, "probe.", path)
+        self.probe = probe.to(self.device)
         self.files = [self.files[-1], path]
 
     def refine(

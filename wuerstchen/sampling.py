@@ -101,7 +101,7 @@ class ImageNoise:
     def tokens(self, codebook: Tensor, size: tuple[int, int]) -> Tensor:
         """Random entries of a codebook (codes, c) for maps of that height and width: (n, c, *size)."""
         drawn = torch.stack([torch.randint(len(codebook), size, generator=g) for g in self.generators])
-        return codebook[drawn].permute(0, 3, 1, 2)
+        return codebook[drawn.to(codebook.device)].permute(0, 3, 1, 2)
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

@@ -90,6 +90,12 @@ def read_picture(path: str | Path, name: str) -> bytes:
         return archive.read(f"{name}.png")
 
 
+def read_pictures(path: str | Path, names: Iterable[str]) -> list[bytes]:
+    """The same of several ids, of a shard that may be too large to be held in memory."""
+    with _opened(Path(path)) as archive:
+        return [archive.read(f"{name}.png") for name in names]
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     if not path.is_file():

@@ -36,7 +36,7 @@ def study_networks(
     weights.load_module(stage_c, tensors, "stage_c.", files[2])
     stage_a, stage_b = load_stage_a(folder), load_stage_b(folder)
     text, text_b = (from_dict(TextConfig, metadata["text"]) for metadata in (c, b))
-    encoder = text_encoder(text)
+    encoder = text_encoder(text, dtype, str(device))
     return Networks(
         preset=Preset(
             name=c["preset"],
@@ -53,7 +53,7 @@ def study_networks(
         stage_a=stage_a.to(device, dtype),
         stage_b=stage_b.to(device, dtype),
         stage_c=stage_c.to(device, dtype),
-        text_b=encoder if text_b == text else text_encoder(text_b),
+        text_b=encoder if text_b == text else text_encoder(text_b, dtype, str(device)),
         text_c=encoder,
         scaling=c["latent_scaling"],
         compressor=None,

@@ -27,6 +27,7 @@ KNOWN = (
     "ceiling-compressor-no-text",
     "ceiling-other-artist",
 )
+STAGES = {"wuerstchen": "c", "df-gan": "df-gan"}  # of those that a study trains, and others have published
 MODEL = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 
 
@@ -50,6 +51,7 @@ def make(
     compiled: bool | None = None,
     prompts: Iterable[dict] = (),
     sampling: str | None = None,
+    device: str | None = None,
 ) -> Generator:
     """The generator of that id; the trained ones load from the folder `weights`, the others read `pictures`.
 
@@ -60,11 +62,13 @@ def make(
     compiled: whether models run compiled; None: as they were trained, where a compiler is there.
     prompts: all that will be drawn, other shards' too; your pictures are compared with them.
     sampling: a published Würstchen's settings by name, "paper" or "released", of which `settings` replace parts.
+    device: "cpu", "cuda" or "auto"; see `device_of`.
 
     Raises ValueError for an unknown id, a missing file, and settings that are missing or unknown.
     """
     if sampling is not None and model != "wuerstchen":
         raise ValueError(f"--sampling: {sampling} is of wuerstchen alone; {model} takes --set KEY=NUMBER")
+    device = device_of(model, weights, pictures, device)
     # imported only here: reading pictures needs no torch
     if model in ("real", "ceiling-other-artist"):
         from evaluation.generators.pictures import Pictures
@@ -75,37 +79,37 @@ def make(
 
         through, text = model != "ceiling-stage-a", model != "ceiling-compressor-no-text"
         pictures = _needed(pictures, "--pictures", model)
-        return ReconstructionGenerator(weights, through, settings, pictures, text, compiled)
+        return ReconstructionGenerator(weights, through, settings, pictures, text, compiled, device)
     if model == "wuerstchen-probe":
         from evaluation.generators.trained import ProbeGenerator
 
-        return ProbeGenerator(weights, settings, compiled)
+        return ProbeGenerator(weights, settings, compiled, device)
     if model == "wuerstchen":
         from evaluation.generators.published import PublishedGenerator, is_published
 
         if is_published(_needed(weights, "--weights", model)):
-            return PublishedGenerator(weights, settings, bool(compiled), sampling=sampling)
+            return PublishedGenerator(weights, settings, bool(compiled), device, sampling)
         from evaluation.generators.trained import WuerstchenGenerator
 
         if sampling is not None:
             raise ValueError(f"--sampling: {sampling} is for published weights; {weights} takes --set KEY=NUMBER")
-        return WuerstchenGenerator(weights, settings, compiled)
+        return WuerstchenGenerator(weights, settings, compiled, device)
     if model in ("baseline-ldm", "baseline-ldm-bc"):
         from evaluation.generators.trained import BaselineGenerator
 
-        return BaselineGenerator(weights, model, settings, compiled)
+        return BaselineGenerator(weights, model, settings, compiled, device)
     if model == "df-gan":
         if weights is not None and (weights / model).is_dir():
             from evaluation.generators.trained import SmallDFGanGenerator
 
-            return SmallDFGanGenerator(weights, settings)
+            return SmallDFGanGenerator(weights, settings, device)
         from evaluation.generators.df_gan import DFGanGenerator
 
-        return DFGanGenerator(weights, settings)
+        return DFGanGenerator(weights, settings, device)
     if model == "galip":
         from evaluation.generators.galip import GalipGenerator
 
-        return GalipGenerator(weights, settings)
+        return GalipGenerator(weights, settings, device=device)
     if pictures is not None and weights is None and MODEL.fullmatch(model):
         from evaluation.generators.own import Folder
 
@@ -114,11 +118,31 @@ def make(
     if model in DIFFUSERS or (weights is not None and pictures is None and MODEL.fullmatch(model)):
         from evaluation.generators.hub import DiffusersGenerator
 
-        return DiffusersGenerator(model, weights, settings)
+        return DiffusersGenerator(model, weights, settings, device)
     raise ValueError(
         f"--model: {model!r} is not known; use {', '.join(KNOWN)}, or any other name [a-z0-9.-] with one of --pictures"
         " (a folder of yours) and --weights (a diffusers pipeline)"
     )
+
+
+def device_of(model: str, weights: Path | None, pictures: Path | None, given: str | None = None) -> str:
+    """Where `make` draws, as torch names it. Raises ValueError for a GPU that is not there.
+
+    given: "cpu", "cuda" or "auto", a GPU where there is one; None: the CPU for what a study trained, so that it draws
+    the same on every machine, "auto" for others' models. Pictures that are there are read on the CPU.
+    """
+    if model in ("real", "ceiling-other-artist") or (pictures is not None and weights is None):
+        return "cpu"
+    trained = model.startswith(("ceiling-", "baseline-ldm")) or model == "wuerstchen-probe"
+    if weights is not None and model in STAGES:
+        trained = (weights / STAGES[model] / "model.safetensors").is_file()
+    if given == "cpu" or (given is None and trained):
+        return "cpu"
+    from evaluation.generators.batched import best_device
+
+    if given == "cuda" != best_device():
+        raise ValueError("--device: cuda, but torch finds no GPU here; use cpu or auto")
+    return best_device()
 
 
 def _needed(path: Path | None, flag: str, model: str) -> Path:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.images import decode, read_shard
+from evaluation.images import decode
 from wuerstchen.files import sha256_file
+from wuerstchen.shards import read_info, read_pictures
 
 
 class Pictures:
@@ -14,7 +15,7 @@ class Pictures:
 
     def __init__(self, path: Path, other_artist: bool):
         self.path, self.other_artist = path, other_artist
-        _, self.pngs = read_shard(path)
+        read_info(path)  # which raises ValueError where that is no whole shard
 
     def name(self, prompt: dict) -> str:
         """Id of the picture. Raises ValueError where the prompt has none."""
@@ -28,7 +29,8 @@ class Pictures:
 
     def generate(self, prompts: Sequence[dict], seed: int) -> list[np.ndarray]:
         names = [self.name(prompt) for prompt in prompts]
-        return [decode(self.pngs[name], f"{self.path}: {name}.png") for name in names]
+        pngs = read_pictures(self.path, names)
+        return [decode(png, f"{self.path}: {name}.png") for name, png in zip(names, pngs, strict=True)]
 
     def describe(self) -> dict:
         return {"sampler": None, "guidance": None, "weights_sha256": sha256_file(self.path)}

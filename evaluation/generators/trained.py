@@ -15,14 +15,18 @@ from wuerstchen.pipeline import BaselineLDM, Reconstruction, Wuerstchen
 from wuerstchen.probing import Probed
 
 BATCH = 25
+# At the paper's size, 1024 px: 13 GB of activations, most of them Stage B's, beside 5 GB of weights (shapes added up).
+BATCH_ON_GPU = 16
 
 
 class _Trained(Batched):
     batch_size = BATCH
 
-    def __init__(self, settings: Settings, known: dict[str, type]):
+    def __init__(self, settings: Settings, known: dict[str, type], device: str):
         super().__init__()
-        self.known = known
+        self.known, self.device = known, device
+        if device != "cpu":
+            self.batch_size = BATCH_ON_GPU
         self.set(settings)
 
     def set(self, settings: Settings) -> None:
@@ -50,9 +54,10 @@ class _Trained(Batched):
 class WuerstchenGenerator(_Trained):
     network = Wuerstchen
 
-    def __init__(self, folder: Path, settings: Settings, compiled: bool | None = None):
-        super().__init__(settings, {"steps_c": int, "guidance_c": float, "steps_b": int, "guidance_b": float})
-        self.pipeline = self.network(folder, compiled)
+    def __init__(self, folder: Path, settings: Settings, compiled: bool | None = None, device: str = "cpu"):
+        known = {"steps_c": int, "guidance_c": float, "steps_b": int, "guidance_b": float}
+        super().__init__(settings, known, device)
+        self.pipeline = self.network(folder, compiled, device)
 
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
@@ -70,9 +75,9 @@ class ProbeGenerator(WuerstchenGenerator):
 
 
 class BaselineGenerator(_Trained):
-    def __init__(self, folder: Path, name: str, settings: Settings, compiled: bool | None = None):
-        super().__init__(settings, {"steps": int, "guidance": float})
-        self.pipeline = BaselineLDM(folder, name, compiled)
+    def __init__(self, folder: Path, name: str, settings: Settings, compiled: bool | None = None, device: str = "cpu"):
+        super().__init__(settings, {"steps": int, "guidance": float}, device)
+        self.pipeline = BaselineLDM(folder, name, compiled, device)
 
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
@@ -85,9 +90,9 @@ class BaselineGenerator(_Trained):
 class SmallDFGanGenerator(_Trained):
     """The DF-GAN that a study trains; it draws in one pass, and takes no settings."""
 
-    def __init__(self, folder: Path, settings: Settings):
-        super().__init__(settings, {})
-        self.pipeline = DFGanPictures(folder)
+    def __init__(self, folder: Path, settings: Settings, device: str = "cpu"):
+        super().__init__(settings, {}, device)
+        self.pipeline = DFGanPictures(folder, device)
 
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         texts, ids = ([prompt[key] for prompt in prompts] for key in ("prompt", "id"))
@@ -109,10 +114,11 @@ class ReconstructionGenerator(_Trained):
         pictures: Path,
         text: bool = True,
         compiled: bool | None = None,
+        device: str = "cpu",
     ):
-        super().__init__(settings, {"steps_b": int, "guidance_b": float})
+        super().__init__(settings, {"steps_b": int, "guidance_b": float}, device)
         self.pictures, self.text = Pictures(pictures, other_artist=False), text
-        self.model = Reconstruction(folder, through_compressor, compiled)
+        self.model = Reconstruction(folder, through_compressor, compiled, device)
 
     def batch(self, prompts: list[dict], seed: int) -> np.ndarray:
         real = torch.from_numpy(np.stack(self.pictures.generate(prompts, seed))).permute(0, 3, 1, 2).float() / 255

@@ -18,10 +18,12 @@ rule sample:
     priority: 4
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: DRAWING_CORES
     resources:
-        mem=memory(6),
+        cpus_per_task=DRAWING_CORES,
+        mem=memory(DRAWING_GIGABYTES),
         runtime="4h",
+        gpu=on_gpu,
     params:
         sampling=sampling_flags,
         shards=SHARDS,

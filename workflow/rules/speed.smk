@@ -15,8 +15,9 @@ rule sampling_time:
     threads: 2
     resources:
         cpus_per_task=2,
-        mem=memory(6),
+        mem=memory(DRAWING_GIGABYTES),
         runtime="2h",
+        gpu=on_gpu,
     params:
         sampling=sampling_flags,
         batch_sizes=config["speed"]["batch_sizes"],

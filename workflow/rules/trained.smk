@@ -18,6 +18,9 @@ CEILINGS = [*RECONSTRUCTED, *list(REAL)[1:]]
 FIGURES = ["collage", "side-by-side", "speed", "training", "recall-curve", "robustness"]
 FIGURES += ["probe"] * ("probe" in config) + ["figure4"] * ("figure4" in config["speed"]) + ["figure5"] * bool(VOTES)
 SHARDED = config["data"]["source"] == "webdataset"  # trained on a cluster, which keeps no weights on the way
+# What a job that draws needs. With the weights of Stages B and C in float32 on their way to the GPU, and a thousand
+# pictures of 1024 px, 6 GB do not suffice.
+DRAWING_CORES, DRAWING_GIGABYTES = (2, 32) if SHARDED else (1, 6)
 if "curve" not in config:
     FIGURES.remove("recall-curve")
 CURVES = ["ceiling-compressor", *config["models"]]
@@ -83,9 +86,14 @@ def snapshots(stage):
 
 
 def sampling_flags(wildcards):
-    """A model's sampling settings, such as `--set steps_c=20 guidance_c=4.0`."""
-    settings = sampling_settings(wildcards.model)
-    return f"--set {settings}" if settings else ""
+    """A model's sampling settings, such as `--set steps_c=20 guidance_c=4.0`, and where it draws."""
+    settings, device = sampling_settings(wildcards.model), ["--device auto"] * on_gpu(wildcards)
+    return " ".join([*device, f"--set {settings}"] if settings else device)
+
+
+def on_gpu(wildcards):
+    """GPUs of a job that draws: one for networks of the paper's size; none reads real pictures."""
+    return int(SHARDED and bool(stages(wildcards.model)))
 
 
 def sampling_settings(model):
@@ -184,12 +192,13 @@ def final_model(wildcards):
 
 
 def features_of(sets, study=STUDY):
-    """The flags that make the features of some models (keys) on some prompt sets (values)."""
-    return " ".join(
+    """The flags that make the features of some models (keys) on some prompt sets (values), at 128 px."""
+    of = [
         f"--of {study}/features/{model}/{prompts}.npz {' '.join(shards(model, prompts, study=study))}"
         for model, names in sets.items()
         for prompts in names
-    )
+    ]
+    return " ".join([*of, *["--preprocessing bicubic-128"] * SHARDED])  # others draw at that size, or are refused
 
 
 def preferences_of(wildcards):
