@@ -35,8 +35,8 @@ rule data:
     threads: 2
     resources:
         cpus_per_task=2,
-        mem=memory(4),
-        runtime="1h",
+        mem=memory(4 + HELD_GIGABYTES),
+        runtime="6h",
     params:
         source=source_flags(config),
         state=source_state(config),

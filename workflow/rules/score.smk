@@ -18,8 +18,8 @@ rule features:
         "../../environment.yml"
     threads: 1
     resources:
-        mem=memory(4),
-        runtime="2h",
+        mem=memory(4 + HELD_GIGABYTES),
+        runtime="6h",
     params:
         of=lambda wildcards: features_of({wildcards.model: config["prompts"]}, f"results/{wildcards.study}"),
     shell:
@@ -196,8 +196,8 @@ rule scorer:
         "../../environment.yml"
     threads: 1
     resources:
-        mem=memory(6),
-        runtime="4h",
+        mem=memory(6 + HELD_GIGABYTES),
+        runtime="6h",
     params:
         epochs=lookup(within=config, dpath="scorer/epochs"),
         seed=config["seed"],
@@ -223,8 +223,8 @@ rule validity:
         "../../environment.yml"
     threads: 1
     resources:
-        mem=memory(4),
-        runtime="1h",
+        mem=memory(4 + HELD_GIGABYTES),
+        runtime="6h",
     params:
         seed=config["seed"],
     shell:

@@ -21,6 +21,8 @@ SHARDED = config["data"]["source"] == "webdataset"  # trained on a cluster, whic
 # What a job that draws needs. With the weights of Stages B and C in float32 on their way to the GPU, and a thousand
 # pictures of 1024 px, 6 GB do not suffice.
 DRAWING_CORES, DRAWING_GIGABYTES = (2, 32) if SHARDED else (1, 6)
+# Of real pictures in memory, for jobs that hold all of them: some 40,000 PNGs of 1024 px.
+HELD_GIGABYTES = 48 if SHARDED else 0
 if "curve" not in config:
     FIGURES.remove("recall-curve")
 CURVES = ["ceiling-compressor", *config["models"]]
