@@ -134,7 +134,7 @@ def scontrol(*arguments: str) -> str:
 def tables(tree: Path) -> dict[str, list[list[str]]]:
     """The three tables but for columns of what a run has used."""
     found = {}
-    for path in sorted((tree / "results/tiny/tables").glob("*.csv")):
+    for path in sorted((tree / "results/tiny/tables").glob("table?.csv")):
         with open(path, newline="") as file:
             header, *rows = csv.reader(file)
         kept = [i for i, name in enumerate(header) if not MEASURED.search(name)]
