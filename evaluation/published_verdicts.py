@@ -7,11 +7,10 @@ trained here, so that nothing is said of the cost of training.
 from collections.abc import Iterable
 
 from evaluation import published
-from evaluation.comparability import require_comparable
 from evaluation.findings import with_range
 from evaluation.printing import percent, significant
 from evaluation.released_tables import drawn_steps
-from evaluation.results import METRICS, NotRun, Study, model_name
+from evaluation.results import NotRun, Study, model_name
 from evaluation.tables import PAPER_SETS
 from evaluation.verdicts import (
     TABLE2,
@@ -174,13 +173,10 @@ def _quality(study: Study, model: str, key: str, printed: str) -> Verdict:
 
 def _ordered(study: Study, key: str, rival: str, higher: bool) -> tuple[str, str]:
     """Whether Würstchen's score is higher (or lower) than a rival's with intervals apart: a word, and why."""
-    scores = [study.score(key, model, QUALITY_SET) for model in (SUBJECT, rival)]
-    for score in scores:
+    mine, theirs = study.ranked(key, (SUBJECT, rival), QUALITY_SET).values()
+    for score in (mine, theirs):
         if isinstance(score, NotRun):
             return "not run", _sentence(score)
-    if key in METRICS:
-        require_comparable(scores)
-    mine, theirs = scores
     word = compared(*mine["interval"], *theirs["interval"])
     if not higher:
         word = compared(*theirs["interval"], *mine["interval"])
