@@ -16,6 +16,7 @@ import yaml
 
 from evaluation import carbon
 from workflow import check, published
+from workflow.columns import aligned
 from workflow.costs import GPUS, UNKNOWN, Cost, Costs, Gpu, Range
 from workflow.dryrun import PlannedJob, planned_jobs
 from workflow.settings import problems
@@ -154,14 +155,7 @@ def text(config: dict[str, Any], gpu: Gpu, found: list[Row]) -> str:
     ]
     keys = ("gpu_hours", "core_hours", "gigabytes", "kwh", "kg")
     cells.append(("all that is known", f"{sums['jobs']}", *(shown(sums[key]) for key in keys), ""))
-    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if 0 < place < len(titles) - 1 else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (titles, *cells)
-    ]
+    lines = aligned([titles, *cells], left=(0, len(titles) - 1))
     return "\n".join(
         [f"{config['study']}: what is left to do, of {gpu.name}", "", *lines, "", *notes(config, sums, bases)]
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from workflow.columns import aligned
 from workflow.done import clock
 from workflow.runlog import AGAIN, DONE, FAILED, RUNNING, Job, Run, last_run, written
 from workflow.timing import TABLE, expected_seconds, in_words, measured_seconds, seconds_left
@@ -145,13 +146,7 @@ def table_lines(run: Run) -> list[str]:
                 f"{speed:.3g}" if speed else "",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in rows
-    ]
+    return aligned(rows)
 
 
 def running_lines(run: Run, now: float) -> list[str]:
