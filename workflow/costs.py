@@ -21,7 +21,7 @@ from workflow.settings import shard_count
 from workflow.timing import TABLE
 from wuerstchen.files import read_json
 from wuerstchen.paper import with_baseline
-from wuerstchen.presets import Preset, preset
+from wuerstchen.presets import Preset, preset, presets
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks" / "measured"
@@ -63,6 +63,16 @@ class Cost:
     core_hours: Range | None = None
     gigabytes: float | None = None
     basis: str = ""
+
+
+def steps_and_scales(chosen: Preset, given: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers of steps and guidance scales of a published Würstchen, which a config may name or leave to the model."""
+    from wuerstchen.sampling import settings  # torch: seconds
+
+    how = settings(chosen, given.get("sampling"), **{key: value for key, value in given.items() if key != "sampling"})
+    steps = {key: getattr(how, key) for key in ("steps_c", "steps_b")}
+    counts = {key: value if isinstance(value, int) else len(value) - 1 for key, value in steps.items()}
+    return counts | {"guidance_c": how.guidance_c, "guidance_b": how.guidance_b}
 
 
 class Costs:
@@ -149,13 +159,15 @@ class Costs:
         pictures = sum(self.config["prompts"][name]["count"] for name in sets) / self.shards
         chosen = None if self.is_published else self.preset
         if self.is_published and model == "wuerstchen":
-            chosen = preset(published.models(self.config)[model]["weights"])
+            chosen = presets().get(published.models(self.config)[model]["weights"])  # none: a folder, of any sizes
         side = published.SIDES.get(model, chosen.image_size if chosen else 1024)
         if model == "baseline-ldm":
             side = chosen.recipes[model].phases[-1].sizes[0][0]
         gigabytes = pictures * side**2 * published.BYTES_PER_PIXEL / 1e9
         drawn_by = "wuerstchen" if model.startswith("ceiling-") else model
         settings = self.config["sampling"].get(drawn_by, {})
+        if self.is_published and chosen:
+            settings = steps_and_scales(chosen, settings)
         for record in self.measured:
             if record.get("figure") == 4 and record["device"] == self.gpu.name and model in record["models"]:
                 steps = record["models"][model]["steps"]

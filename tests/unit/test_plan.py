@@ -97,6 +97,21 @@ def test_measured_rates_of_the_same_gpu_are_taken_before_estimates(tmp_path):
     assert Costs(released, GPUS["h100"], tmp_path).cost(draw("sd-xl")).kind == ESTIMATED
 
 
+def test_the_published_models_steps_may_be_named():
+    """60 and 12 steps, both guided, or 30 guided and 12 that are not; or left to the model, which draws as released."""
+    config, times = config_of("released"), {}
+    for given in ({"sampling": "paper"}, {"sampling": "released"}, {}):
+        config["sampling"]["wuerstchen"] = given
+        times[given.get("sampling")] = Costs(config, A100).cost(draw("wuerstchen")).gpu_hours[0]
+    net = preset("released-v2")
+    c = work.stage_c(net.stage_c, net.text, (768, 768)).flops
+    b = work.unet(net.stage_b, net.text_b, (256, 256), (24, 24)).flops
+    extra = 36_632 / 37 * (60 * c + 12 * b) / (312e12 * MFU[1]) / 3600
+    assert times["paper"] - times["released"] == pytest.approx(extra, rel=0.01) and times[None] == times["released"]
+    config["models"][0] = {"id": "wuerstchen", "weights": "a/folder"}
+    assert Costs(config, A100).cost(draw("wuerstchen")).kind == UNKNOWN
+
+
 def test_what_is_not_known_is_no_zero():
     config = config_of("released")
     jobs = [draw("galip"), PlannedJob("crosscheck", {"study": "released"}, threads=4, gpus=1, minutes=720.0)]
