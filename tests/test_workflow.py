@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from simulated_votes import rows_of, simulated_counts, write_export
-from trees import ROOT, call, copy_tree, edit_config, measurements, study_tree
+from trees import ROOT, call, copy_tree, edit_config, finish, measurements, start, study_tree
 
 from workflow import rulegraph
 from workflow.code import sources
@@ -514,36 +514,6 @@ def test_missing_data_stop_a_run_but_not_its_plan(tree: Path) -> None:
 
 
 # Whole studies.
-
-
-def start(tree: Path, *arguments: str) -> subprocess.Popen:
-    """Start the tiny study as `make` does, in a process group of its own; what it prints goes to run.log."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    with open(tree / "run.log", "a") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "workflow.run", "--configfile", "tests/tiny.yaml", *arguments],
-            cwd=tree,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-def finish(tree: Path, run: subprocess.Popen) -> str:
-    """Wait for a run that should succeed; returns what all runs in this tree have printed."""
-    code = run.wait()
-    text = (tree / "run.log").read_text()
-    assert code == 0, text[-20000:]
-    return text
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny study, run without interruption."""
-    tree = study_tree(tmp_path_factory.mktemp("whole"))
-    finish(tree, start(tree))
-    return tree
 
 
 @pytest.mark.dag

@@ -70,3 +70,25 @@ def measurements(tree: Path) -> dict[str, object]:
     for model, points in json.loads((study / "curve.json").read_text())["models"].items():
         found[f"curve {model}"] = [(point["step"], point["at_10"], point["images_sha256"]) for point in points]
     return found
+
+
+def start(tree: Path, *arguments: str) -> subprocess.Popen:
+    """Start the tiny study as `make` does, in a process group of its own; what it prints goes to run.log."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    with open(tree / "run.log", "a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "workflow.run", "--configfile", "tests/tiny.yaml", *arguments],
+            cwd=tree,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def finish(tree: Path, run: subprocess.Popen) -> str:
+    """Wait for a run that should succeed; returns what all runs in this tree have printed."""
+    code = run.wait()
+    text = (tree / "run.log").read_text()
+    assert code == 0, text[-20000:]
+    return text
