@@ -204,6 +204,18 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (ROOT / path).exists() or path in ("config/my.yaml",), (name, path)
 
 
+def test_version_and_licence_are_the_same_wherever_they_stand() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
+    assert cited["type"] == "software" and cited["authors"] == [{"name": "The authors of this repository"}]
+    (paper,) = cited["references"]
+    assert paper["title"].startswith("Würstchen") and paper["year"] == 2024
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## \[([\d.]+)\]", changes, re.MULTILINE)[0] == project["version"]
+    assert (ROOT / "LICENSE").read_text(encoding="utf-8").startswith(f"{project['license']} License")
+
+
 def test_a_new_command_without_a_test_would_be_found() -> None:
     """The collector sees what it should: blocks, lines that go on, comments, backquotes over two lines."""
     text = "\n".join(
