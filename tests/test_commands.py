@@ -1,6 +1,7 @@
 """The commands of the README and the documents, run on the tiny study, or planned where they are of another one."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -79,6 +80,10 @@ def test_programs_do_what_documents_say(words: tuple[str, ...], whole: Path, tmp
         assert Path(words[place]).stat().st_size > 0
     else:
         assert len(said.splitlines()) > 3, said
+    if words[2] == "workflow.plan":
+        (hours,) = re.findall(r"^all that is known +\d+ +(\S+ to \S+) ", said, re.MULTILINE)
+        guide = " ".join((ROOT / "docs" / "reproduce-the-paper.md").read_text(encoding="utf-8").split())
+        assert f"{hours} hours of" in guide
 
 
 def test_what_the_documents_promise_of_a_finished_study(whole: Path) -> None:

@@ -17,6 +17,7 @@ import yaml
 from documents import LANGUAGES, PAPER_SCALE, PLACEHOLDERS, PROGRAMS, RUN, blocks, commands, documents, of_document
 from trees import ROOT
 
+from workflow.settings import problems
 from wuerstchen.assets import expanded, find
 from wuerstchen.distributed import launch
 
@@ -165,12 +166,6 @@ def test_snakemakes_options_configs_and_targets() -> None:
             assert (ROOT / config).is_file() or str(config) in made, command
         assert set(options.targets) <= known, command
         assert all((ROOT / profile).is_dir() for profile in options.profile or []), command
-    (block,) = (
-        block
-        for block in blocks()
-        if block.document == "docs/evaluate-your-model.md" and block.lines[:1] == ("study: mine",)
-    )
-    assert yaml.safe_load("\n".join(block.lines))["study"] == "mine"
 
 
 def test_make_knows_its_targets() -> None:
@@ -184,6 +179,17 @@ def test_the_plugin_that_drafts_a_clusters_partitions_is_installed() -> None:
         assert shutil.which(command.words[0])
         told = subprocess.run([command.words[0], "--help"], capture_output=True, text=True).stdout
         assert all(word in told for word in command.words[1:] if word.startswith("-")), told
+
+
+def test_configs_in_documents_are_valid_over_the_study_that_they_change() -> None:
+    under = {"config/README.md": "emoji.yaml", "docs/evaluate-your-model.md": "released.yaml"}
+    found = {block.document: yaml.safe_load("\n".join(block.lines)) for block in blocks() if block.language == "yaml"}
+    assert set(found) == set(under)
+    for document, changes in found.items():
+        config = yaml.safe_load((ROOT / "config" / under[document]).read_text(encoding="utf-8"))
+        config["robustness"] |= changes.pop("robustness", {})
+        assert problems(config | changes) == [], document
+        assert problems(config | changes | {"shard_sise": 1})  # so that a wrong one would be seen
 
 
 def test_snippets_of_python_compile() -> None:

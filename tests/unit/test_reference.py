@@ -32,6 +32,11 @@ def below(document: str, title: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
 
 
+def prose(document: str) -> str:
+    """A document's text in one line."""
+    return " ".join((DOCS / document).read_text(encoding="utf-8").split())
+
+
 def yes(value: bool) -> str:
     return "yes" if value else "no"
 
@@ -46,7 +51,7 @@ def test_protocols_of_fid() -> None:
     ]  # fmt: skip
     assert below("protocols.md", "protocol") == wanted
     assert {p.extractor for p in PROTOCOLS.values()} == {"inception"}
-    assert f"`{DEFAULT}` is the default" in (DOCS / "protocols.md").read_text(encoding="utf-8")
+    assert f"`{DEFAULT}` is the default" in prose("protocols.md")
     assert [row[0] for row in below("protocols.md", "resize")] == [f"`{name}`" for name in RESIZES]
 
 
@@ -68,7 +73,7 @@ def test_every_metric_and_what_it_is_made_with() -> None:
     assert table["is"][2] == f"{inception_score.SPLITS} splits"
     assert f"k = {prdc.K_PRECISION_RECALL}, density and coverage with k = {prdc.K_DENSITY_COVERAGE}" in table["prdc"][2]
     assert f"sigma {cmmd.SIGMA:g}, biased estimator, times {cmmd.SCALE:g}" in table["cmmd"][2]
-    text = " ".join((DOCS / "protocols.md").read_text(encoding="utf-8").split())
+    text = prose("protocols.md")
     random, subgroup = (f"{preference.THRESHOLDS[kind]:.0%}".replace("%", " %") for kind in ("random", "subgroup"))
     assert f"in {random} of cases or more and to one of the same subgroup in {subgroup} or more" in text
 
@@ -81,7 +86,7 @@ def test_prompt_sets() -> None:
         for name, made in SETS.items()
     ]  # fmt: skip
     assert below("protocols.md", "loader") == wanted
-    text = " ".join((DOCS / "protocols.md").read_text(encoding="utf-8").split())
+    text = prose("protocols.md")
     assert f"{HELD_OUT:.0%} are held-out things and {SPECIAL:.0%} flags".replace("%", " %") in text
 
 
@@ -110,7 +115,7 @@ def test_manipulations_and_their_options() -> None:
     for (option, values), row in zip(OPTIONS.items(), below("protocols.md", "option"), strict=True):
         others = [value for value in values if value != getattr(defaults, option)]
         assert row == [f"`{option}`", ", ".join(f"`{value}`" for value in (getattr(defaults, option), *others))]
-    text = " ".join((DOCS / "protocols.md").read_text(encoding="utf-8").split())
+    text = prose("protocols.md")
     assert ", ".join(f"`{name}`" for name in NAMES[:-1]) + f" and `{NAMES[-1]}`" in text and len(NAMES) == 13
 
 
@@ -132,7 +137,7 @@ def test_carbon_modes(tmp_path: Path) -> None:
     carbon.main(["--kg-per-kwh", "0.37", "--source", "a test", "--out", str(out)])
     account = carbon.read_json(out)
     assert [row[0].strip("`") for row in below("protocols.md", "mode")] == list(account)
-    text = (DOCS / "protocols.md").read_text(encoding="utf-8")
+    text = prose("protocols.md")
     assert f"({carbon.GPU_WATTS:g} W" in text and account["consistent"]["gpu_watts"] == carbon.GPU_WATTS
 
 
@@ -173,7 +178,7 @@ def test_what_each_preset_picks_where_paper_and_code_disagree() -> None:
     assert [row[2:] for row in table] == wanted
     options = {row[1].strip("`") for row in table} - {"preset", "baseline"}
     assert options == set(CHOICES) - {"precision"}  # a matter of devices
-    text = (DOCS / "differences.md").read_text(encoding="utf-8")
+    text = prose("differences.md")
     for values in CHOICES.values():
         for value in values:
             assert value in text, value
