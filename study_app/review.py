@@ -14,11 +14,11 @@ import streamlit as st
 
 from study_app import detector, records
 from study_app.manifest import Study
-from study_app.server import OPTIONS
+from study_app.server import run
 from study_app.votes import Store
 
 PER_PAGE = 24
-COLUMNS = 6
+PICTURE = 160  # pixels
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def main() -> None:
     if flagged:
         st.text(f"A detector has flagged {len(flagged)}, which come first. That alone keeps none from being shown.")
     with st.form(f"page-{number}", border=False):
-        columns = st.columns(COLUMNS)
+        row = st.container(horizontal=True)  # as many beside each other as the window is wide
         ticked = {}
-        for place, name in enumerate(everything[number - 1]):
+        for name in everything[number - 1]:
             prompt = review.study.entries[review.study.owners[name]].prompt
-            with columns[place % COLUMNS]:
+            with row.container(width=PICTURE):
                 st.image(review.study.picture_path(name).read_bytes(), width="stretch", alt=prompt)
                 st.text(prompt)
                 if name in flagged:
@@ -89,4 +89,4 @@ def serve(store: Store, study: Study, port: int) -> None:
     script = Path(tempfile.mkdtemp(prefix="review-")) / "page.py"
     script.write_text("from study_app.review import main\n\nmain()\n", encoding="utf-8")
     print(f"Screening {study.name}: open http://127.0.0.1:{port}/?key={review.key}", flush=True)
-    st.App(script).run(config=OPTIONS | {"server.address": "127.0.0.1", "server.port": port})
+    run(st.App(script), "127.0.0.1", port)
