@@ -106,7 +106,7 @@ def _histogram(axis: Axes, found: dict[str, Any]) -> None:
     axis.legend(loc="upper right")
 
 
-FIELDS = ("study", "statistic", "value", "value_low", "value_high", "n", "unit")
+FIELDS = ("study", "statistic", "value", "value_low", "value_high", "interval_method", "n", "unit")
 
 
 def _form(record: Record) -> str | NotRun:
@@ -150,19 +150,26 @@ def people_table(study: Study) -> Table:
     statistics, more = [], []
     for name, found in record["studies"].items():
         a, equal, b = names(found)
-        statistics.append(Block(f"{name}: {a} and {b}", COLUMNS, _statistics(name, found)))
+        statistics.append(Block(f"{name}: {a} and {b}", COLUMNS, _statistics(name, found, record["interval_method"])))
         columns = (*THRESHOLDS, *(Column(title, text(key)) for title, key in ((a, "a"), (equal, "equal"), (b, "b"))))
         columns += (Column("Sign test", text("sign_test")),)
         more.append(
             Block(f"{name}: users' majorities by threshold", columns, [_threshold(row) for row in found["sweep"]])
         )
         more.append(Block(f"{name}: careless voting", RULES, _flags(found["careless"])))
-    notes = [
-        *NOTES,
-        _overlap(record),
-        _exports(record),
-    ]
-    return Table("preferences", caption, FIELDS, all_records(statistics), [*statistics, *more], notes)
+    rows = all_records(statistics)
+    notes = [*NOTES, _methods(rows), _overlap(record), _exports(record)]
+    return Table("preferences", caption, FIELDS, rows, [*statistics, *more], notes)
+
+
+def _methods(rows: Sequence[Record]) -> str:
+    """Every interval's method, with the statistics that have it."""
+    having: dict[str, list[str]] = {}
+    for row in rows:
+        if row["interval_method"] != NOT_APPLICABLE:
+            having.setdefault(str(row["interval_method"]), []).append(str(row["about"]))
+    said = [f"{' and '.join(dict.fromkeys(names))}: {method}" for method, names in having.items()]
+    return f"95 % intervals, by what they are of. {'. '.join(said)}."
 
 
 def _exports(record: dict[str, Any]) -> str:
@@ -193,16 +200,25 @@ def _flags(careless: dict[str, Any]) -> list[Record]:
     return [row | {"votes_after": f"{row['votes_after']:,}"} for row in rows]
 
 
-def _statistics(name: str, found: dict[str, Any]) -> list[Record]:
-    """The rows of one study; what its votes do not allow is left out."""
+def _statistics(name: str, found: dict[str, Any], shares: str) -> list[Record]:
+    """The rows of one study; what its votes do not allow is left out. `shares`: the method of shares' intervals."""
     a, _, b = names(found)
     rows: list[Record] = []
 
-    def add(statistic: str, value: Any, bounds: Any, n: int, unit: str, form: str = "share") -> None:
+    def add(
+        statistic: str,
+        value: Any,
+        bounds: Any,
+        n: int,
+        unit: str,
+        form: str = "share",
+        method: tuple[str, str] = ("Shares", shares),
+    ) -> None:
         if value is not None:
             low, high = bounds or (NOT_APPLICABLE, NOT_APPLICABLE)
             given = {"value": value, "value_low": low, "value_high": high, "n": n, "unit": unit, "form": form}
-            rows.append({"study": name, "statistic": statistic} | given)
+            named = {"about": method[0], "interval_method": method[1] if bounds else NOT_APPLICABLE}
+            rows.append({"study": name, "statistic": statistic} | given | named)
 
     overall, users, position = found["overall"], found["by_users"], found["position"]
     titles = {"a": f"{a} preferred", "equal": "Both called equal", "b": f"{b} preferred"}
@@ -224,8 +240,9 @@ def _statistics(name: str, found: dict[str, Any]) -> list[Record]:
         add(f"Sign test over {who} ({sides})", view["sign_test_p"], None, view["users"], "users", "p")
     for key, title in (("strength", f"Davidson: strength of {a}, logit"), ("side", "Davidson: side, logit"),
                        ("log_ties", "Davidson: ties, log")):  # fmt: skip
-        row = (found["davidson"] or {}).get(key, {"value": None, "interval": None})
-        add(title, row["value"], row["interval"], overall["votes"], "votes", "number")
+        if found["davidson"]:
+            row, method = found["davidson"][key], ("Davidson's model", found["davidson"]["interval_method"])
+            add(title, row["value"], row["interval"], overall["votes"], "votes", "number", method)
     if position:
         number = position["left"] + position["right"]
         add(
@@ -238,11 +255,12 @@ def _statistics(name: str, found: dict[str, Any]) -> list[Record]:
         add("Exact test of left against right", position["p"], None, number, "decisive votes", "p")
     mixed = found["mixed_model"]
     if mixed:
+        method = ("Mixed model", mixed["interval_method"])
         for key, title in (
             ("strength", f"Mixed model: strength of {a}, logit"),
             ("spread", "Mixed model: spread, logit"),
         ):
-            add(title, mixed[key]["value"], mixed[key]["interval"], mixed["users"], "users", "number")
+            add(title, mixed[key]["value"], mixed[key]["interval"], mixed["users"], "users", "number", method)
         add(
             f"Mixed model: {a} among decisive votes of all possible users",
             mixed["population"],
@@ -260,6 +278,7 @@ def _statistics(name: str, found: dict[str, Any]) -> list[Record]:
                 found["agreement"]["units"],
                 "anchors",
                 "number",
+                ("Krippendorff's alpha", found["agreement"]["interval_method"]),
             )
     repeats = found["repeats"]
     if repeats:

@@ -51,8 +51,8 @@ FIGURES = {
     "figure4": "The paper's models at their own size, on the GPU that the figure names (the paper's Figure 4, which "
     "prints no numbers, is of an A100).",
     "figure5": "What people preferred (the paper's Figure 5), one row for each study: shares of all votes "
-    "with 95 % intervals over users; which model those with the median number of comparisons or more preferred more "
-    "often; how many comparisons users made.",
+    "with 95 % intervals over users (their method stands below the table); which model those with the median number of "
+    "comparisons or more preferred more often; how many comparisons users made.",
     "probe": "The same Stage C latents (but for rounding) twice: by a small decoder that never saw text, and by Stages "
     "B and A. Nobody picked the prompts: seen ones above, held-out ones below (the paper's Figures 17 to 21).",
     "power-spectrum": "Radial power spectra of every model's pictures beside the real ones of the same prompts: what "

@@ -16,6 +16,7 @@ import argparse
 from pathlib import Path
 
 from study_app import records
+from study_app.detector import detect
 from study_app.manifest import DEFAULTS, Study, build, check_pictures, load
 from study_app.service import default_store
 from study_app.votes import Store
@@ -116,6 +117,9 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--exposure", type=int, default=DEFAULTS["min_exposure_ms"], help="ms before an answer counts")
     added = command("review", "Look through the pictures in a browser and mark those that are unfit to be shown.")
     added.add_argument("--port", type=int, default=8502, help="of this machine only")
+    added.add_argument(
+        "--detector", metavar="MODULE:FUNCTION", help="flags pictures to look at first; True, False or a text of each"
+    )
     command("open", "Check the pictures' digests and let participants vote.")
     command("close", "Take no more votes.")
     command("status", "Say how the studies stand.", prompts=False)
@@ -150,7 +154,10 @@ def run(options: argparse.Namespace) -> None:
         case "review":
             from study_app.review import serve  # Streamlit takes a second to import
 
-            serve(store, load(data / options.prompts), options.port)
+            study = load(data / options.prompts)
+            if options.detector:
+                print(f"{options.detector} flags {detect(study, options.detector)} pictures", flush=True)
+            serve(store, study, options.port)
         case "open":
             opened(store, load(data / options.prompts))
         case "close":

@@ -28,7 +28,7 @@ def analyse(study: Study, seed: int) -> dict[str, Any]:
     if not counts.sum():
         raise ValueError(f"study {study.name}: has no comparison; the analysis needs one")
     votes = counts.sum(1)
-    fitted = davidson(counts, seed)
+    fitted = davidson(counts)
     left, decisive = counts[:, 0, 0] + counts[:, 1, 2], counts[:, :, 0].sum(-1) + counts[:, :, 2].sum(-1)
     position = position_test(counts)
     return {

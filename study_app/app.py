@@ -9,9 +9,10 @@ from typing import Any, Literal
 import streamlit as st
 
 from study_app import tokens
+from study_app.assignments import Shown
 from study_app.manifest import Study
 from study_app.service import DELAY_SECONDS, PAGE, Service, running
-from study_app.votes import Participant, Shown
+from study_app.votes import Participant
 
 RECRUITED_BY = ("PROLIFIC_PID", "recruit")  # query parameters of recruited participants; their values are not kept
 STYLE = """

@@ -11,16 +11,17 @@ the left is, and ties how often two equal models would be called equal, against 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 from scipy.stats import binomtest
-
-from wuerstchen.seeds import derive
 
 PARAMETERS = ("strength", "side", "log_ties")
 SIGN = np.array([1.0, -1.0])  # of each side that A can be on
 STEPS, TOLERANCE = 60, 1e-10
-RESAMPLES = 1999
 LARGEST = 30.0  # a strength above this is no longer a number that votes can tell from infinity
-METHOD = f"bootstrap-t over users, {RESAMPLES} resamples, cluster-robust standard errors"
+METHOD = (
+    "bias-reduced cluster-robust variance over users (CR2), Student t with Satterthwaite's degrees of freedom, on the "
+    "logit or log scale"
+)
 
 
 def design() -> np.ndarray:
@@ -78,21 +79,33 @@ def information(expected: np.ndarray) -> np.ndarray:
     )
 
 
-def standard_errors(counts: np.ndarray, parameters: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Cluster-robust standard errors [..., 3] of counts [users, side, outcome] at parameters [..., 3].
+def robust(counts: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard errors [..., 3] and degrees of freedom [..., 3] of parameters [..., 3] fitted to counts
+    [..., users, side, outcome]: CR2 and Satterthwaite's as in `study_app.clusters`, here for several parameters.
 
-    `weights` [..., users] says how often each user counts, as in a resample. One user's votes may be alike in any way.
+    One user's votes may be alike in any way. In units of the whole information, the score of a user with the part J of
+    it varies by J - J^2, where it would by J had the user no say in the fit; (1 - J)^(-1/2) of it makes up for that.
     """
-    expected = probabilities(parameters)
-    per_user = counts.sum(-1)  # [users, side]
-    score = np.einsum("uso,sop->up", counts, DESIGN) - np.einsum(
-        "us,...so,sop->...up", per_user, expected, DESIGN, optimize=True
-    )
-    meat = np.einsum("...u,...up,...uq->...pq", weights, score, score, optimize=True)
-    bread = information(expected * np.einsum("...u,us->...s", weights, per_user)[..., None])
-    rows = [solve(bread, np.broadcast_to(unit, bread.shape[:-1])) for unit in np.eye(3)]
-    inverse = np.stack(rows, -1)
-    return np.sqrt(np.maximum(np.einsum("...pi,...ij,...jp->...p", inverse, meat, inverse), 0.0))
+    per_side = counts.sum(-1, keepdims=True)
+    expected = probabilities(parameters)[..., None, :, :] * per_side
+    score = np.einsum("...uso,sop->...up", counts - expected, DESIGN)
+    parts = information(expected)  # [..., users, parameter, parameter]
+    lower = np.linalg.cholesky(parts.sum(-3))[..., None, :, :]
+    inverse = np.linalg.inv(lower)
+    values, vectors = np.linalg.eigh(inverse @ parts @ np.swapaxes(inverse, -1, -2))
+    # one user with all the votes would divide 0 by 0
+    scale = 1 / np.sqrt(np.maximum(1 - values, 1e-12))
+    # contrast of each parameter in the eigenvectors of each user's part: [..., users, eigenvector, parameter]
+    contrast = np.swapaxes(vectors, -1, -2) @ inverse
+    turned = np.einsum("...uqe,...uq->...ue", vectors, np.einsum("...uqp,...up->...uq", inverse, score))
+    said = np.einsum("...ue,...ue,...uep->...up", turned, scale, contrast)
+    alone = np.einsum("...ue,...uep->...up", scale**2 * values, contrast**2)
+    shared = np.einsum("...uqe,...ue,...uep->...uqp", vectors, scale * values, contrast)
+    together = np.einsum("...uqp,...vqp->...uvp", shared, shared)
+    place = np.arange(counts.shape[-3])
+    together[..., place, place, :] -= alone
+    freedom = together[..., place, place, :].sum(-2) ** 2 / (together**2).sum((-3, -2))
+    return np.sqrt((said**2).sum(-2)), freedom
 
 
 @dataclass(frozen=True)
@@ -115,28 +128,21 @@ class Davidson:
         }
 
 
-def davidson(counts: np.ndarray, seed: int) -> Davidson | None:
+def davidson(counts: np.ndarray) -> Davidson | None:
     """The model of the votes [users, side, outcome] of several people; None where the votes do not bound it.
 
-    The interval is of the bootstrap-t over users: each resample of users gives (value - ours) / its standard error.
-    There is none where a hundredth of the resamples or more do not bound the model.
+    There is no interval where all users voted alike, as then their differences say nothing.
     """
     counts = np.asarray(counts, dtype=np.float64)
-    users = len(counts)
+    counts = counts[counts.sum((-2, -1)) > 0]
     value = fit(counts.sum(0))
-    if users < 2 or np.isnan(value).any():
+    if len(counts) < 2 or np.isnan(value).any():
         return None
-    error = standard_errors(counts, value, np.ones(users))
-    random = np.random.default_rng(derive("davidson", seed))
-    weights = random.multinomial(users, np.full(users, 1 / users), size=RESAMPLES).astype(np.float64)
-    values = fit(np.einsum("ru,uso->rso", weights, counts))
-    whole = ~np.isnan(values).any(-1)
-    if whole.mean() <= 0.99:
+    error, freedom = robust(counts, value)
+    if error.min() < 1e-9:
         return Davidson(value, error, None)
-    errors = standard_errors(counts, values[whole], weights[whole])
-    studentised = (values[whole] - value) / np.maximum(errors, 1e-12)
-    low, high = np.quantile(studentised, [0.025, 0.975], axis=0)
-    return Davidson(value, error, np.stack([value - high * error, value - low * error], -1))
+    half = stdtrit(freedom, 0.975) * error
+    return Davidson(value, error, np.stack([value - half, value + half], -1))
 
 
 def position_test(counts: np.ndarray) -> dict[str, float | int] | None:

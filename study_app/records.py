@@ -10,9 +10,10 @@ import pandas as pd
 from sqlalchemy import Connection, text
 
 from study_app import tokens
+from study_app.assignments import unfit
 from study_app.database import now
 from study_app.manifest import Study
-from study_app.votes import Store, unfit
+from study_app.votes import Store
 from wuerstchen.files import atomic_path, sha256_file, write_json, write_text
 
 COLUMNS = (

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from study_app import records
+from study_app import detector, records
 from study_app.manifest import Study
-from study_app.server import OPTIONS
+from study_app.server import run
 from study_app.votes import Store
 
 PER_PAGE = 24
-COLUMNS = 6
+PICTURE = 160  # pixels
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ _running: list[Review] = []
 
 
 def pages(study: Study) -> list[list[str]]:
-    """The pictures in the order of their random names, so that models are mixed; a page's worth each."""
-    names = sorted(name for entry in study.entries.values() for name in entry.pictures.values())
+    """What a detector has flagged, then the rest, each with the models mixed; a page's worth each."""
+    flagged = detector.flagged(study)
+    names = sorted(detector.pictures(study), key=lambda name: name not in flagged)
     return [names[i : i + PER_PAGE] for i in range(0, len(names), PER_PAGE)]
 
 
@@ -46,21 +47,25 @@ def main() -> None:
     if not hmac.compare_digest(st.query_params.get("key", "").encode(), review.key.encode()):
         st.error("Open the address that the program printed; it carries a key.")
         return
-    everything = pages(review.study)
+    everything, flagged = pages(review.study), detector.flagged(review.study)
     st.title(f"Screening: {review.study.title}")
     marked = records.unfit_pictures(review.store, review.study.name)
     if "next" in st.session_state:  # a widget's value can be set before it is drawn only
         st.session_state["page"] = st.session_state.pop("next")
     number = st.number_input(f"Page, of {len(everything)}", 1, len(everything), key="page")
     st.text(f"{len(marked)} of {sum(map(len, everything))} pictures are marked as unfit. Their prompts are not shown.")
+    if flagged:
+        st.text(f"A detector has flagged {len(flagged)}, which come first. That alone keeps none from being shown.")
     with st.form(f"page-{number}", border=False):
-        columns = st.columns(COLUMNS)
+        row = st.container(horizontal=True)  # as many beside each other as the window is wide
         ticked = {}
-        for place, name in enumerate(everything[number - 1]):
+        for name in everything[number - 1]:
             prompt = review.study.entries[review.study.owners[name]].prompt
-            with columns[place % COLUMNS]:
+            with row.container(width=PICTURE):
                 st.image(review.study.picture_path(name).read_bytes(), width="stretch", alt=prompt)
                 st.text(prompt)
+                if name in flagged:
+                    st.text(f"Flagged: {flagged[name]}")
                 ticked[name] = st.checkbox("unfit", value=name in marked, key=f"unfit-{name}")
         if st.form_submit_button("Save this page and go on", type="primary"):
             save(review, ticked, marked)
@@ -84,4 +89,4 @@ def serve(store: Store, study: Study, port: int) -> None:
     script = Path(tempfile.mkdtemp(prefix="review-")) / "page.py"
     script.write_text("from study_app.review import main\n\nmain()\n", encoding="utf-8")
     print(f"Screening {study.name}: open http://127.0.0.1:{port}/?key={review.key}", flush=True)
-    st.App(script).run(config=OPTIONS | {"server.address": "127.0.0.1", "server.port": port})
+    run(st.App(script), "127.0.0.1", port)

@@ -1,5 +1,6 @@
 """The participants' server: Streamlit with a cookie for each browser, and pictures under names that say nothing."""
 
+import contextlib
 import tempfile
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -109,4 +110,10 @@ def say_unavailable(_error: Exception) -> bool:
 
 def serve(running: Service, *, address: str, port: int) -> None:
     """Serve until interrupted."""
-    app(running).run(config=OPTIONS | {"server.address": address, "server.port": port})
+    run(app(running), address, port)
+
+
+def run(made: st.App, address: str, port: int) -> None:
+    """Serve an application until interrupted, which is how it is meant to end."""
+    with contextlib.suppress(KeyboardInterrupt):
+        made.run(config=OPTIONS | {"server.address": address, "server.port": port})

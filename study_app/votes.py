@@ -5,7 +5,6 @@ written together or not at all.
 """
 
 import secrets
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,9 +15,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from study_app import APP_VERSION, names, tokens
+from study_app.assignments import Assignments, Shown
 from study_app.database import now, open_engine, transaction
 from study_app.manifest import Study
-from study_app.pairs import Pool, Trial, draw
 from study_app.schema import CHOICES, INPUTS
 
 T = TypeVar("T")
@@ -40,17 +39,6 @@ class Participant:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """The pair that waits for a participant's vote, and how many votes they have given."""
-
-    token: str
-    prompt: str
-    left: str
-    right: str
-    votes: int
-
-
-@dataclass(frozen=True)
 class Standing:
     """A line of the leaderboard."""
 
@@ -65,8 +53,6 @@ class Store:
 
     def __init__(self, address: str | Path) -> None:
         self.engine = open_engine(address)
-        self._pools: dict[tuple[str, str, int], Pool] = {}
-        self._pools_lock = threading.Lock()
         fresh = {"name": "secret", "value": secrets.token_hex(32)}
 
         def ensure_secret(c: Connection) -> str:
@@ -74,6 +60,7 @@ class Store:
             return c.execute(text("SELECT value FROM setting WHERE name = 'secret'")).scalar_one()
 
         self.secret = self.write(ensure_secret)
+        self._assignments = Assignments(self.secret)
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """`work` in one reading transaction."""
@@ -176,15 +163,15 @@ class Store:
         """
 
         def look(c: Connection) -> Shown | None:
-            return self._waiting(c, study, participant)
+            return self._assignments.waiting(c, study, participant)
 
         def issue(c: Connection) -> Shown | None:
             _lock(c, participant)
-            found = self._waiting(c, study, participant)
+            found = self._assignments.waiting(c, study, participant)
             if found is None:
                 _require_open(c, study.name)
-                self._issue(c, study, participant)
-                found = self._waiting(c, study, participant)
+                self._assignments.issue(c, study, participant)
+                found = self._assignments.waiting(c, study, participant)
             return found
 
         return self.read(look) or self.write(issue)
@@ -258,94 +245,8 @@ class Store:
         )
         if inserted.rowcount == 0:  # another tab's vote came in between
             return "stale"
-        self._issue(c, study, vote["participant"])
+        self._assignments.issue(c, study, vote["participant"])
         return "counted"
-
-    def _pool(self, c: Connection, study: Study) -> tuple[Pool, int]:
-        """What may be shown now, and the number of the last screening that it heeds."""
-        number = c.execute(
-            text("SELECT COALESCE(MAX(id), 0) FROM screening WHERE study = :study"), {"study": study.name}
-        ).scalar_one()
-        key = (study.name, study.sha256, number)
-        with self._pools_lock:
-            pool = self._pools.get(key)
-        if pool is None:
-            pool = study.pool(unfit(c, study.name, number))
-            with self._pools_lock:
-                self._pools[key] = pool
-        return pool, number
-
-    def _waiting(self, c: Connection, study: Study, participant: str) -> Shown | None:
-        row = c.execute(
-            text(
-                "SELECT a.id, a.prompt_id, a.left_image, a.right_image, s.state, "
-                "(SELECT COUNT(*) FROM vote v WHERE v.study = :study AND v.participant = :participant) AS votes, "
-                "EXISTS (SELECT 1 FROM vote v WHERE v.assignment = a.id) AS voted "
-                "FROM assignment a JOIN study s ON s.name = a.study "
-                "WHERE a.study = :study AND a.participant = :participant ORDER BY a.seq DESC LIMIT 1"
-            ),
-            {"study": study.name, "participant": participant},
-        ).one_or_none()
-        if row is None or row.voted or row.prompt_id not in study.entries:
-            return None
-        if row.state != "open":
-            raise ValueError(f"the study {study.name} is not open")
-        marked = c.execute(
-            text(
-                "SELECT COUNT(*) FROM screening s WHERE s.study = :study AND s.image IN (:left, :right) "
-                "AND s.unfit = 1 AND NOT EXISTS (SELECT 1 FROM screening n "
-                "WHERE n.study = s.study AND n.image = s.image AND n.id > s.id)"
-            ),
-            {"study": study.name, "left": row.left_image, "right": row.right_image},
-        ).scalar_one()
-        if marked:  # became unfit after it was drawn: the next one takes its place
-            return None
-        token = tokens.seal(self.secret, "pair", row.id, study.name, participant)
-        return Shown(token, study.entries[row.prompt_id].prompt, row.left_image, row.right_image, row.votes)
-
-    def _issue(self, c: Connection, study: Study, participant: str) -> None:
-        """Draw and write the participant's next pair, if one is left."""
-        history = c.execute(
-            text(
-                "SELECT kind, prompt_id, left_model FROM assignment "
-                "WHERE study = :study AND participant = :participant ORDER BY seq"
-            ),
-            {"study": study.name, "participant": participant},
-        ).all()
-        trials = [Trial(row.kind, row.prompt_id, self._first_left(study, row)) for row in history]
-        pool, number = self._pool(c, study)
-        position = len(history) + 1
-        trial = draw(pool, study.seed, participant, position, trials)
-        if trial is None:
-            return
-        (left_model, left_image), (right_model, right_image) = study.sides(trial)
-        c.execute(
-            text(
-                "INSERT INTO assignment (id, study, participant, seq, kind, prompt_id, left_model, right_model, "
-                "left_image, right_image, screening, issued_at) VALUES (:id, :study, :participant, :seq, :kind, "
-                ":prompt, :left_model, :right_model, :left_image, :right_image, :screening, :at) ON CONFLICT DO NOTHING"
-            ),
-            {
-                "id": tokens.random_id(),
-                "study": study.name,
-                "participant": participant,
-                "seq": position,
-                "kind": trial.kind,
-                "prompt": trial.prompt,
-                "left_model": left_model,
-                "right_model": right_model,
-                "left_image": left_image,
-                "right_image": right_image,
-                "screening": number,
-                "at": now(),
-            },
-        )
-
-    @staticmethod
-    def _first_left(study: Study, row) -> bool:
-        entry = study.entries.get(row.prompt_id)
-        first = entry.control[1] if row.kind == "control" and entry and entry.control else study.models[0]
-        return row.left_model == first
 
     def _refused(self, study: str, participant: str, reason: str) -> None:
         self.write(
@@ -357,15 +258,6 @@ class Store:
                 {"study": study, "participant": participant, "reason": reason, "at": now(), "most": MAX_REFUSALS},
             )
         )
-
-
-def unfit(c: Connection, study: str, last: int = 2**31 - 1) -> set[str]:
-    """Pictures marked as unfit, by the newest mark of each up to mark number `last`."""
-    rows = c.execute(
-        text("SELECT image, unfit FROM screening WHERE study = :study AND id <= :last ORDER BY id"),
-        {"study": study, "last": last},
-    )
-    return {image for image, marked in {row.image: row.unfit for row in rows}.items() if marked}
 
 
 def _participant(c: Connection, identity: str) -> Participant | None:

@@ -2,6 +2,8 @@
 // visible page for the minimum time. What counts is decided by the server alone.
 
 const ANSWER_MS = 12000; // without an answer for so long, the buttons work again; the server knows what it has
+const PROBE_MS = 4000; // for a look whether the server can be reached, where no answer came, and between two of them
+const PROBES = 6; // at once: a browser keeps as many connections to a server, and all of them may be dead
 const ENLARGE = 3; // small pictures are shown at most so many times as wide
 const MIN_PX = 576; // the pair is that wide at least, where the window is
 const RELOAD_MS = 2000; // between two attempts to load a picture
@@ -61,6 +63,7 @@ class Page {
     this.root.classList.remove("ready");
     this.root.classList.add("loading");
     clearTimeout(this.answer_timer);
+    clearTimeout(this.probe_timer);
     clearTimeout(this.expose_timer);
     const [left, right] = await Promise.all([data.left, data.right].map((name) => this.load(name, number)));
     if (number !== this.show_number) return; // another pair has come meanwhile
@@ -132,10 +135,31 @@ class Page {
       width: window.innerWidth,
     });
     this.remaining = null;
+    clearTimeout(this.answer_timer);
     this.answer_timer = setTimeout(() => {
       this.text(".status", "No answer from the server yet. Please choose again, or reload the page.");
       this.open();
+      this.restart();
     }, ANSWER_MS);
+  }
+
+  // A connection can die without a word, and then never answers. A server that answers a new one has every vote it
+  // acknowledged: the page is loaded again, once for a pair, as a server that is only slow needs no more to do.
+  async restart() {
+    const asked = this.token;
+    if (sessionStorage.getItem("restarted") === asked) return;
+    const probe = (number) =>
+      fetch(`./_stcore/health?${number}`, { cache: "no-store", signal: AbortSignal.timeout(PROBE_MS) })
+        .then((response) => response.ok)
+        .catch(() => false);
+    const reached = (await Promise.all([...Array(PROBES).keys()].map(probe))).every(Boolean);
+    if (this.token !== asked || !this.root.isConnected) return; // the answer has come
+    if (!reached) {
+      this.probe_timer = setTimeout(() => this.restart(), PROBE_MS);
+      return;
+    }
+    sessionStorage.setItem("restarted", asked);
+    location.reload();
   }
 
   load(name, number) {

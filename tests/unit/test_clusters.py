@@ -85,3 +85,11 @@ def test_coverage_says_when_the_chosen_interval_fails(monkeypatch: pytest.Monkey
     monkeypatch.setattr(coverage, "CHOSEN", "Wilson over votes")
     with pytest.raises(SystemExit, match="92% to 97%"):
         coverage.main(["--simulations", "100"])
+
+
+def test_davidsons_interval_holds_the_truth(capsys: pytest.CaptureFixture) -> None:
+    """In the cell that was worst for a bootstrap; `--of davidson` measures all of them."""
+    held, number = coverage.davidson_coverage(36, 1.0, 0.6, 200, 0)
+    assert number == 200 and 0.9 < held.min() <= held.max() < 0.99
+    coverage.main(["--of", "davidson", "--simulations", "2"])
+    assert capsys.readouterr().out.count("| 2 |\n") == 6

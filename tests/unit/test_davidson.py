@@ -12,7 +12,8 @@ from statsmodels.discrete.conditional_models import ConditionalLogit
 from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
 from statsmodels.stats.proportion import binom_test
 
-from study_app.davidson import DESIGN, davidson, fit, position_test, standard_errors
+from study_app.clusters import cr2
+from study_app.davidson import DESIGN, davidson, fit, position_test, probabilities, robust
 from study_app.mixed import log_likelihood, mixed_model, population_share
 
 TRUE = (0.6, 0.2, -0.5)
@@ -52,7 +53,31 @@ def test_robust_errors_are_those_of_leaving_users_out() -> None:
     whole = fit(counts.sum(0))
     without = fit(counts.sum(0) - counts)
     jackknife = np.sqrt(((without - without.mean(0)) ** 2).sum(0) * 149 / 150)
-    assert standard_errors(counts, whole, np.ones(150)) == pytest.approx(jackknife, rel=0.05)
+    assert robust(counts, whole)[0] == pytest.approx(jackknife, rel=0.05)
+
+
+@pytest.mark.parametrize("place, half", [(2, [[3, 4, 3], [10, 2, 10], [1, 9, 1], [7, 7, 7]]),
+                                         (0, [[6, 2, 2], [3, 4, 13], [4, 1, 0], [6, 3, 6]])])  # fmt: skip
+def test_where_one_parameter_is_a_share_it_has_the_shares_variance_and_freedom(place: int, half: list) -> None:
+    """Of users who vote on both sides alike: ties, where none prefers a model; strength, where all together do not."""
+    counts = np.repeat(np.array(half, dtype=float)[:, None], 2, 1)
+    error, freedom = robust(counts, fit(counts.sum(0)))
+    trials = counts.sum((1, 2)) if place == 2 else counts[:, :, [0, 2]].sum((1, 2))
+    chosen = counts[:, :, 1 if place == 2 else 0].sum(1)
+    share, (variance, expected) = chosen.sum() / trials.sum(), cr2(chosen, trials)
+    assert error[place] == pytest.approx(np.sqrt(variance) / (share * (1 - share)))
+    assert freedom[place] == pytest.approx(expected) and expected < 3
+
+
+def test_the_variance_is_right_on_average_for_independent_votes_of_few_people() -> None:
+    """As the uncorrected one is not: of seven people, two of whom give most votes."""
+    votes = np.array([200, 150, 30, 30, 20, 20, 10])
+    random = np.random.default_rng(3)
+    sides = random.binomial(votes, 0.5, (2000, 7))
+    counts = random.multinomial(np.stack([sides, votes - sides], -1), probabilities(np.array(TRUE)))
+    fits = fit(counts.sum(1))
+    mean = (robust(counts.astype(float), fits)[0] ** 2).mean(0)
+    assert mean == pytest.approx(fits.var(0), rel=0.12)  # the uncorrected one: 0.7 of it
 
 
 def test_swapping_labels_or_sides_changes_signs_alone() -> None:
@@ -63,7 +88,7 @@ def test_swapping_labels_or_sides_changes_signs_alone() -> None:
 
 
 def test_intervals_hold_the_truth_and_users_make_them_wide() -> None:
-    alike, different = (davidson(simulated_counts(61, 50, TRUE, spread, 7), seed=0) for spread in (0.0, 1.0))
+    alike, different = (davidson(simulated_counts(61, 50, TRUE, spread, 7)) for spread in (0.0, 1.0))
     for model, truth in ((alike, TRUE), (different, (None, 0.2, None))):
         for place, value in enumerate(truth):
             assert value is None or model.interval[place, 0] < value < model.interval[place, 1]
@@ -75,8 +100,12 @@ def test_intervals_hold_the_truth_and_users_make_them_wide() -> None:
 def test_without_one_of_the_answers_there_is_no_model(column: int) -> None:
     counts = simulated_counts(10, 20, TRUE, 0, 5)
     counts[:, :, column] = 0
-    assert davidson(counts, 0) is None
-    assert davidson(simulated_counts(1, 90, TRUE, 0, 5), 0) is None
+    assert davidson(counts) is None
+    assert davidson(simulated_counts(1, 90, TRUE, 0, 5)) is None
+
+
+def test_people_who_all_voted_alike_have_no_interval() -> None:
+    assert davidson(np.tile([[12, 3, 8], [9, 1, 11]], (20, 1, 1))).interval is None
 
 
 def test_position_is_an_exact_binomial_test() -> None:

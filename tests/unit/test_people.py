@@ -95,6 +95,14 @@ def test_table_has_every_statistic_with_its_interval(study: Study, votes: dict) 
         strength = rows[name, "Davidson: strength of Würstchen, logit"]
         assert float(strength["value"]) == pytest.approx(found["davidson"]["strength"]["value"], rel=1e-5)
         assert (name, "Mixed model: spread, logit") in rows and (name, "Left picture among decisive votes") in rows
+    # each interval names its method, in the csv beside it and in print below
+    methods = {row["interval_method"] for row in rows.values() if row["value_low"] != "n/a"}
+    found = votes["studies"]["compositions"]
+    models = {found[key]["interval_method"] for key in ("davidson", "mixed_model", "agreement")}
+    assert methods == {votes["interval_method"], *models} and len(methods) == 4
+    assert {row["interval_method"] for row in rows.values() if row["value_low"] == "n/a"} == {"n/a"}
+    [said] = [note for note in table.notes if note.startswith("95 % intervals")]
+    assert all(method in said for method in methods) and said.count(votes["interval_method"]) == 1
     assert ("compositions", "Krippendorff's alpha, ordinal") in rows
     assert ("compositions", "Same answer with the sides swapped") in rows
     for form in (to_markdown, to_latex):

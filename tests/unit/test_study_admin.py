@@ -276,9 +276,8 @@ def test_screening_needs_the_key_of_its_address(page):
 
 
 def test_the_participants_server_imports_nothing_of_the_researchers_pages():
-    code = (
-        "import sys, study_app.app, study_app.server; print({'study_app.review', 'study_app.admin'} & set(sys.modules))"
-    )
+    theirs = {f"study_app.{name}" for name in ("review", "admin", "detector")}
+    code = f"import sys, study_app.app, study_app.server; print({theirs} & set(sys.modules))"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == "set()"

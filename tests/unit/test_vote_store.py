@@ -13,9 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from study_app import database, names, records, schema, tokens
+from study_app.assignments import Shown
 from study_app.manifest import Study
 from study_app.pairs import Trial, sequence
-from study_app.votes import Shown, Store
+from study_app.votes import Store
 
 CONSENT = "1"
 
