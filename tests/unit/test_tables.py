@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from synthetic_study import HOSTILE, MANIPULATIONS, change, without, write_study
 
 from evaluation import published
+from evaluation.latex import to_latex
 from evaluation.printing import (
     Block,
     Column,
@@ -27,7 +28,6 @@ from evaluation.printing import (
     significant,
     text,
     to_csv,
-    to_latex,
     to_markdown,
 )
 from evaluation.results import Study
