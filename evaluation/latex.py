@@ -5,6 +5,7 @@
 is what a document needs to \\input them.
 """
 
+import math
 import re
 
 from evaluation.printing import Printed, Table, printed
@@ -19,10 +20,11 @@ LATEX = {
     **{"✓": r"$\checkmark$", "✗": r"$\times$", "²": "$^2$", "₂": "$_2$", "\u0304": r"$\bar{\ }$"},
     **{"\n": " ", "\r": " ", "\t": " "},
 }
-# Characters that fit side by side into 345 pt, the line of LaTeX's article, by size of the type.
-CHARACTERS = {"footnotesize": 80, "scriptsize": 88, "tiny": 104}
+# Of LaTeX's article, by size of the type: characters side by side on its line of 345 pt, and a line's height in pt.
+CHARACTERS = {"footnotesize": 80, "scriptsize": 88, "tiny": 96}
+HEIGHTS = {"footnotesize": 9.5, "scriptsize": 8, "tiny": 6}
 GAP = 2  # characters between columns: 8 pt
-ROWS = 36  # more do not fit onto a page together with notes: such a table is a longtable, which breaks
+PAGE = 450  # pt that a float may have, with room for its caption: what is higher is a longtable, which breaks
 
 
 def escape_latex(said: str) -> str:
@@ -45,8 +47,7 @@ def widths(columns: list[list[str]]) -> tuple[str, list[int] | None]:
         if sum(longest) + gaps <= CHARACTERS[size]:
             return size, None
     words = [max(len(word) for cell in cells for word in re.split(r"[\s-]", cell)) + 1 for cells in columns]
-    roomy = (size for size, fits in CHARACTERS.items() if sum(words) * 1.3 + gaps <= fits)
-    size = next(roomy, "tiny")
+    size = next((size for size, fits in CHARACTERS.items() if sum(words) + gaps <= fits), "tiny")
     spare = max(0, CHARACTERS[size] - gaps - sum(words))
     lacking = [max(0, whole - word) for whole, word in zip(longest, words, strict=True)]
     return size, [word + spare * lack // max(1, sum(lacking)) for word, lack in zip(words, lacking, strict=True)]
@@ -69,21 +70,40 @@ def to_latex(table: Table) -> str:
     A table that no page holds becomes longtables, which do not float.
     """
     printing = printed(table)
-    rows = sum(1 + len(rows) for _, _, groups in printing.sections for _, rows in groups)
-    caption = rf"\caption{{{escape_latex(table.caption)}}}\label{{tab:{table.name}}}"
+    # LaTeX counts the tables itself
+    said = re.sub(r"^(Table \d): (.*)$", r"\2 (the paper's \1)", table.caption)
+    caption = rf"\caption{{{escape_latex(said[0].upper() + said[1:])}}}\label{{tab:{table.name}}}"
     notes = [rf"\par\raggedright {escape_latex(note)}" for note in printing.notes]
-    if rows <= ROWS:
+    if _height(printing) <= PAGE:
         lines = [r"\begin{table}", r"\centering", caption, r"\setlength{\tabcolsep}{4pt}"]
         return "\n".join([*lines, *_sections(printing, "tabular", ""), r"\footnotesize", *notes, r"\end{table}"]) + "\n"
     lines = [r"\begingroup\setlength{\tabcolsep}{4pt}", *_sections(printing, "longtable", caption + r" \\")]
     return "\n".join([*lines, r"\footnotesize", *notes, r"\par\endgroup"]) + "\n"
 
 
+def _columns(titles: list[str], groups: list[tuple[str, list[list[str]]]]) -> list[list[str]]:
+    return [list(cells) for cells in zip(titles, *(row for _, rows in groups for row in rows), strict=True)]
+
+
+def _height(printing: Printed) -> float:
+    """About how many pt a table has with its notes; a cell takes a quarter more than its characters, as words break."""
+    height = sum(math.ceil(len(note) / CHARACTERS["footnotesize"]) * HEIGHTS["footnotesize"] for note in printing.notes)
+    for titles, _, groups in printing.sections:
+        columns = _columns(titles, groups)
+        size, wide = widths(columns)
+        rows = zip(*columns, strict=True)
+        if wide:
+            filled = [max(math.ceil(1.25 * len(c) / w) for c, w in zip(row, wide, strict=True)) for row in rows]
+        else:
+            filled = [1 for _ in rows]
+        height += HEIGHTS[size] * (sum(filled) + len(groups)) + 20
+    return height
+
+
 def _sections(printing: Printed, environment: str, caption: str) -> list[str]:
     lines = []
     for titles, right, groups in printing.sections:
-        body = [row for _, rows in groups for row in rows]
-        size, wide = widths([list(cells) for cells in zip(titles, *body, strict=True)])
+        size, wide = widths(_columns(titles, groups))
         lines.append(rf"\{size}")
         lines.append(rf"\begin{{{environment}}}{{@{{}}{_specification(right, wide)}@{{}}}}")
         lines += [caption] if caption else []

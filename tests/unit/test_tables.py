@@ -227,7 +227,7 @@ def test_every_format_keeps_hostile_text_as_text():
 
 def test_sections_of_equal_columns_are_one_latex_tabular(study):
     assert to_latex(table3(study)).count(r"\begin{tabular}") == 1
-    assert to_latex(table2(study)).count(r"\begin{tabular}") == 3
+    assert to_latex(table2(study)).count(r"\begin{longtable}") == 3
     assert len(printed(table1(study)).sections[0][2]) == 3
 
 
