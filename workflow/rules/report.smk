@@ -49,7 +49,7 @@ rule table:
 # All that the report has beside these: energy and carbon, differences, intervals, verdicts, and what the paper lacks.
 rule more_tables:
     input:
-        summary_inputs(),
+        summary="results/{study}/summary.json",
         config="results/{study}/config.yaml",
         sweep=glob(SWEPT),
         code=code("more_tables", "evaluation/published/*.csv", "evaluation/differences/*.csv"),
