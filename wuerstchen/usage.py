@@ -172,7 +172,6 @@ class Usage:
 
     def __init__(self, previous: dict[str, Any] | None = None, device: str | None = None):
         self._previous = dict(previous or {})
-        self._start = time.monotonic()
         if device is None:
             device = "cuda" if _cuda_available() else "cpu"
         kind, _, index = device.partition(":")
@@ -181,14 +180,15 @@ class Usage:
 
             number = int(index) if index else torch.cuda.current_device()
             self._device, self._count = torch.cuda.get_device_name(number), 1
-            self._meter = _gpu_meter(number)
             self._other = independent.meter(_uuid(number))
+            self._meter = _gpu_meter(number)
         elif kind == "cpu":
             self._device, self._count = cpu_name(), cpu_cores()
-            self._meter = _cpu_meter(self._count)
             self._other = independent.meter()
+            self._meter = _cpu_meter(self._count)
         else:
             raise ValueError(f"device: {device!r}, but usage is measured for 'cpu', 'cuda' or 'cuda:N'")
+        self._start = time.monotonic()  # CodeCarbon takes a second to start, which is no part of the job
 
     @classmethod
     def resume(cls, previous: dict[str, Any] | None, device: str | None = None) -> "Usage":
