@@ -3,6 +3,7 @@
 snakemake --cores all             the whole study, ending with results/<study>/report.html
 snakemake --cores all tables      a part of it: tables, figures, robustness, carbon or speed
 snakemake --cores all figure4     no part of it: the paper's models timed at their own size, on a GPU
+snakemake --report FILE.html      of a finished study: Snakemake's own report, with jobs, times and the main files
 """
 
 from snakemake.exceptions import WorkflowError
@@ -22,6 +23,10 @@ if wrong := problems(config):
     raise WorkflowError("The config is not valid.", *wrong)
 
 STUDY = f"results/{config['study']}"
+
+
+# What Snakemake's own report says at its head: snakemake --report results/<study>/snakemake-report.html
+report: "workflow/report/workflow.rst"
 
 
 # Nothing is sent to a cluster beside the jobs of a run that was killed.
@@ -84,11 +89,13 @@ rule all:
     input:
         f"{STUDY}/report.html",
         f"{STUDY}/summary.json",
+        more_table_files(),
 
 
 rule tables:
     input:
         table_files(),
+        more_table_files(),
 
 
 rule figures:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from evaluation.claims import FIELDS, VERDICTS, Claim, cost, measurements, networks, people, text
+from evaluation.latex import to_latex
 from evaluation.printing import Block, Column, Table, to_csv, to_markdown
 from evaluation.printing import text as cell
 from wuerstchen.files import write_text
@@ -47,10 +48,13 @@ def table(by_topic: dict[str, list[Claim]]) -> Table:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The paper's checkable claims, recomputed.")
     parser.add_argument("--csv", type=Path, help="where to write them, one a row")
+    parser.add_argument("--tex", type=Path, help="where to write them as LaTeX")
     options = parser.parse_args(argv)
     made = table(audit())
     if options.csv:
         write_text(options.csv, to_csv(made))
+    if options.tex:
+        write_text(options.tex, to_latex(made))
     print(to_markdown(made), end="")
 
 

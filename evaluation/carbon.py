@@ -6,7 +6,8 @@ energy [kWh] = power [kW] x time [h];  carbon [kg CO2 eq.] = energy x PUE x grid
 energy, intensity and product to two decimals each, intensity before the product, has no PUE (the energy of a data
 centre over that of its devices), and was asked with two grids. `consistent`: one device, grid and PUE for all rows,
 nothing rounded, and Würstchen with its Stage B. `sensitivity`: the same for other devices, grids and data centres.
-`run`: this run's energy is what each job measured (`nvml`, `rapl`) or estimated (`tdp`, see wuerstchen/usage.py). All
+`run`: this run's energy is what each job measured (`nvml`, `rapl`) or estimated (`tdp`, see wuerstchen/usage.py), and
+beside it what CodeCarbon made of the same job (wuerstchen/independent.py). All
 leave out hosts, networks, the making of hardware, failed runs and the training of pretrained parts.
 
     python -m evaluation.carbon --usage train-a=train/a/usage.json --kg-per-kwh 0.37 --source "..." --out carbon.json
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import published
+from wuerstchen import independent
 from wuerstchen.files import read_json, write_json
 from wuerstchen.usage import GPU_WATTS
 
@@ -128,6 +130,7 @@ def run(usages: list[tuple[str, dict]], kg_per_kwh: float, source: str, pue: flo
     training inherited from the one it continues is that one's, and is not counted twice.
     """
     rows: dict[tuple, dict[str, Any]] = {}
+    others: dict[tuple, list[dict | None]] = {}
     for step, record in usages:
         key = (step, record["device"], record["count"], record["kwh_source"])
         row = rows.setdefault(
@@ -143,20 +146,35 @@ def run(usages: list[tuple[str, dict]], kg_per_kwh: float, source: str, pue: flo
                 "marked": MEASURED[record["kwh_source"]],
             },
         )
+        others.setdefault(key, []).append(own_codecarbon(record))
         inherited = record.get("inherited") or {"seconds": 0.0, "kwh": 0.0}
         row["seconds"] += record["seconds"] - inherited["seconds"]
         row["kwh"] += record["kwh"] - inherited["kwh"]
         row["kg"] = row["kwh"] * pue * kg_per_kwh
+    for key, row in rows.items():
+        row["codecarbon"] = independent.added(others[key])
     total = math.fsum(row["kwh"] for row in rows.values())
     return {
         "rows": list(rows.values()),
         "total_seconds": math.fsum(row["seconds"] for row in rows.values()),
         "total_kwh": total,
         "total_kg": total * pue * kg_per_kwh,
+        "codecarbon": independent.added([row["codecarbon"] for row in rows.values()]) if rows else {"absent": "no job"},
         "kg_per_kwh": kg_per_kwh,
         "pue": pue,
         "source": source,
     }
+
+
+def own_codecarbon(record: dict[str, Any]) -> dict[str, Any] | None:
+    """CodeCarbon's part of a usage record, without what the training inherited; None where there is none."""
+    found = record.get("codecarbon")
+    if "inherited" not in record or not record["inherited"] or found is None or "absent" in found:
+        return found
+    inherited = record["inherited"].get("codecarbon")
+    if inherited is None or "absent" in inherited:
+        return inherited
+    return found | {key: found[key] - inherited[key] for key in ("seconds", *independent.PARTS)}
 
 
 def read_usages(arguments: list[str]) -> list[tuple[str, dict]]:

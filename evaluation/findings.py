@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluation import published
 from evaluation.printing import interval, percent, significant
-from evaluation.results import SCORES, NotRun, Study, model_name
+from evaluation.results import DISTANCES, METRICS, SCORES, NotRun, Study, model_name
 from evaluation.tables import COUNTERPART, PAPER_SETS
 
 
@@ -32,8 +32,9 @@ def with_range(value: float, bounds: Sequence[float] | None, form: Any = signifi
 
 
 def headlines(study: Study) -> list[dict[str, str]]:
-    """The four results to read first: title, number and meaning, or `not run` and the reason."""
-    return [_recall_headline(study), _win_headline(study), _distance_headline(study), _cost_headline(study)]
+    """The results to read first: title, number and meaning, or `not run` and the reason."""
+    first = [] if study.published else [_recall_headline(study)]
+    return [*first, _win_headline(study), _distance_headline(study), _cost_headline(study)]
 
 
 def _headline(title: str, number: str, words: str) -> dict[str, str]:
@@ -63,8 +64,9 @@ def _recall_headline(study: Study) -> dict[str, str]:
 
 
 def _win_headline(study: Study) -> dict[str, str]:
-    prompts = study.prompt_sets[0]
-    title, measured = "Is it better than its baseline?", study.read(f"scores/win-rate/{prompts}.json")
+    prompts, score = study.prompt_sets[0], study.preference[0]
+    title = "Is it preferred to its rivals?" if study.published else "Is it better than its baseline?"
+    measured = study.read(f"scores/win-rate/{prompts}.json")
     if isinstance(measured, NotRun):
         return _headline(title, "not run", measured.reason)
     if not measured["valid"]:
@@ -75,7 +77,7 @@ def _win_headline(study: Study) -> dict[str, str]:
     first = next(iter(measured["rivals"].values()))
     quoted = _paper_rate(prompts, next(iter(measured["rivals"])))
     paper = f" The paper's printed value is {quoted}." if quoted else ""
-    words = f"Share of {first['n']} {prompts} prompts whose picture EmojiScore prefers, {'; '.join(said)}.{paper}"
+    words = f"Share of {first['n']} {prompts} prompts whose picture {score} prefers, {'; '.join(said)}.{paper}"
     return _headline(title, percent(first["rate"]), words)
 
 
@@ -83,14 +85,16 @@ def _paper_rate(prompts: str, rival: str) -> str | None:
     paper_set = COUNTERPART.get(prompts, prompts)
     for row in published.rows("table1"):
         if (row["prompts"], row["rival"]) == (paper_set, rival):
-            name = row["rival_printed"].removesuffix(" (ours)")
-            return f"{row['win_rate']} against its {name} (PickScore, {PAPER_SETS[paper_set]})"
+            name = row["rival_printed"]
+            name = f"its {name.removesuffix(' (ours)')}" if name.endswith(" (ours)") else name
+            return f"{row['win_rate']} against {name} (PickScore, {PAPER_SETS[paper_set]})"
     return None
 
 
 def _distance_headline(study: Study) -> dict[str, str]:
-    prompts = study.prompt_sets[0]
-    scores = study.ranked(SCORES["fd"], study.models, prompts)
+    prompts, metric = study.prompt_sets[0], "fid" if study.published else SCORES["fd"]
+    name = METRICS[metric] if study.published else DISTANCES[metric]
+    scores = study.ranked(metric, study.models, prompts)
     title, score = "How far from real pictures?", scores[study.model]
     if isinstance(score, NotRun):
         return _headline(title, "not run", score.reason)
@@ -99,10 +103,11 @@ def _distance_headline(study: Study) -> dict[str, str]:
         theirs = scores[rival]
         said = "not run" if isinstance(theirs, NotRun) else significant(theirs["value"])
         others.append(f"{model_name(rival)} {said}")
-    words = f"FD-EfficientNet-Lite2 on {score['n']} {prompts} prompts: {with_range(score['value'], score['interval'])}"
+    words = f"{name} on {score['n']} {prompts} prompts: {with_range(score['value'], score['interval'])}"
     if others:
         words += f"; {', '.join(others)}"
-    return _headline(title, significant(score["value"]), f"{words}. Lower is better. It is not FID: the scales differ.")
+    scale = f"Under the protocol {score['protocol']}." if study.published else "It is not FID: the scales differ."
+    return _headline(title, significant(score["value"]), f"{words}. Lower is better. {scale}")
 
 
 def _cost_headline(study: Study) -> dict[str, str]:
@@ -117,6 +122,10 @@ def _cost_headline(study: Study) -> dict[str, str]:
         run = carbon["run"]
         marks = " and ".join(sorted({row["marked"] for row in run["rows"]})) or "nothing"
         words += f" Training and sampling used {energy(run['total_kwh'])}, {mass(run['total_kg'])} CO₂ eq. ({marks})."
+        if "absent" not in run["codecarbon"]:
+            other = run["codecarbon"]
+            devices, memory = energy(other["cpu_kwh"] + other["gpu_kwh"]), energy(other["ram_kwh"])
+            words += f" CodeCarbon's account of the same: {devices}, and {memory} of memory."
     return _headline(title, number, words)
 
 

@@ -1,4 +1,4 @@
-"""Tables as typed records and their printing: csv, Markdown and LaTeX, each with its own escaping.
+"""Tables as typed records and their printing: csv and Markdown, each with its own escaping; LaTeX is in `latex`.
 
 What was not measured stands as `not run`, with the reason: in the cell in csv, in a note below the table elsewhere.
 """
@@ -192,40 +192,4 @@ def to_markdown(table: Table) -> str:
             lines.append("|" + "|".join("---:" if r else ":---" for r in right) + "|")
             lines += ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows] + [""]
     lines += [f"- {escape_markdown(note)}" for note in printing.notes]
-    return "\n".join(lines) + "\n"
-
-
-LATEX = {
-    **{"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%"},
-    **{"^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}"},
-    **{
-        "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
-        "–": "--",
-        "†": r"\textdagger{}",
-        "‡": r"\textdaggerdbl{}",
-        "≈": r"$\approx$",
-    },
-    **{"✓": r"$\checkmark$", "²": "$^2$", "₂": "$_2$", "\n": " ", "\r": " "},
-}
-
-
-def escape_latex(said: str) -> str:
-    """Text that shows as itself in LaTeX (needs amssymb for the check mark, T1 fonts for the straight quote)."""
-    return "".join(LATEX.get(character, character) for character in said)
-
-
-def to_latex(table: Table) -> str:
-    """A booktabs table environment with the notes below; sections of different columns are separate tabulars."""
-    printing = printed(table)
-    lines = [r"\begin{table}", r"\centering\footnotesize", rf"\caption{{{escape_latex(table.caption)}}}"]
-    lines.append(rf"\label{{tab:{table.name}}}")
-    for titles, right, groups in printing.sections:
-        lines += [rf"\begin{{tabular}}{{@{{}}{''.join('r' if r else 'l' for r in right)}@{{}}}}", r"\toprule"]
-        lines.append(" & ".join(map(escape_latex, titles)) + r" \\")
-        for heading, rows in groups:
-            lines += [r"\midrule", rf"\multicolumn{{{len(titles)}}}{{@{{}}l}}{{\emph{{{escape_latex(heading)}}}}} \\"]
-            lines += [" & ".join(map(escape_latex, row)) + r" \\" for row in rows]
-        lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"]
-    lines += [rf"\par\raggedright {escape_latex(note)}" for note in printing.notes] + [r"\end{table}"]
     return "\n".join(lines) + "\n"

@@ -20,20 +20,17 @@ import yaml
 from PIL import Image
 
 from evaluation import claims, published_verdicts
-from evaluation.choices import choices_table
-from evaluation.findings import duration, energy, headlines, mass
-from evaluation.intervals import COVERS
+from evaluation.findings import duration, headlines
+from evaluation.more_tables import more_tables
 from evaluation.people import people_table
 from evaluation.preference import read_scores
-from evaluation.printing import Printed, Table, percent, printed, significant
+from evaluation.printing import Printed, Table, percent, printed
 from evaluation.released_tables import drawn_by
 from evaluation.results import SCORES, SETS, NotRun, Study, decode, model_name, run
-from evaluation.study_tables import recall_table, scores_table
 from evaluation.tables import tables as makers
 from evaluation.trainings import coverage
 from evaluation.verdicts import WORDS, Grid, grids
-from evaluation.workload_table import workload_table
-from wuerstchen.files import read_json, write_text
+from wuerstchen.files import write_text
 
 LIMIT = 10_000_000  # bytes: what a browser and a mail still take
 THUMBNAIL = 256  # px of a published model's picture on the page
@@ -59,67 +56,6 @@ FIGURES = {
     "the paper calls smoother would lie lower at high frequencies.",
     "robustness": "Table 3 as a plot. The two panels have different scales; what can be compared is the order.",
 }
-DIFFERENCES = (
-    (
-        "Pictures",
-        "LAION-5B photographs and art at 1024 px",
-        "emoji of two artists at 128 px",
-        "fits two processor cores",
-    ),
-    ("Compression", "1024 px to 24 x 24: 42.67 to 1", "128 px to 3 x 3: 42.67 to 1", "kept"),
-    ("Text encoder", "CLIP-H, unpooled", "MiniLM, unpooled", "comes as a pip package, runs without network"),
-    (
-        "Semantic Compressor",
-        "EfficientNetV2-S",
-        "first four stages of EfficientNet-Lite0, 4 x 4 positions of their map to each of the 3 x 3 latents",
-        "the same reason; at 96 px the later stages have lost where things are and in which colour",
-    ),
-    (
-        "Training of the Semantic Compressor",
-        "with Stage B, by its loss",
-        "its projection alone, before Stage B: by least squares, to hold what a linear map needs to give the picture"
-        " in small",
-        "through the denoising loss alone a short training teaches it next to nothing",
-    ),
-    (
-        "Compressor latents in Stage B",
-        "resized to each level but the finest, then mapped",
-        "mapped to 4 x 4 positions each, then resized, at all levels",
-        "a short training does not learn to make many positions of nine",
-    ),
-    (
-        "Loss weight",
-        "p2 in Stage C, none named for the others",
-        "velocity's, 1 / alpha-bar up to 20, everywhere",
-        "in a short training it is what makes a network heed its conditions",
-    ),
-    (
-        "Optimiser",
-        "AdamW",
-        "Muon for the matrices of the blocks, AdamW for the rest; the same for every diffusion model here",
-        "it gets further in the same minutes",
-    ),
-    ("Perceptual loss of Stage A", "named, not specified", "EfficientNet-Lite1 features", "the same reason"),
-    ("Distances", "Inception: FID, IS", "EfficientNet-Lite2: FD, KID, IS", "the same reason; named for what they are"),
-    ("Preference score", "PickScore", "EmojiScore: same formula, small CLIP trained here", "the same reason"),
-    (
-        "Brightness and contrast (Table 3)",
-        "hardly move the FID of photographs",
-        "move the distance about as much as mild JPEG",
-        "most of an emoji is white, and a tenth less brightness or contrast greys all of it",
-    ),
-    (
-        "Rivals",
-        "Baseline LDM, GANs, Stable Diffusion",
-        "Baseline LDM with two budgets; a small DF-GAN in config/emoji-full.yaml",
-        "theirs need a GPU",
-    ),
-    ("Human study", "90 people", "votes, where the config names exports of them", "needs people"),
-)
-
-
-# What a record says where it does not name the method of its interval or what that covers.
-UNSAID = {"method": "not said", "covers": COVERS}
 
 
 def strip(study: Study) -> list[dict[str, Any]]:
@@ -201,13 +137,26 @@ def thumbnail(png: bytes) -> str:
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
-def judged(of: Sequence[Grid], words: dict[str, tuple[str, str]]) -> dict[str, Any]:
-    """The verdicts as both pages show them; `words`: each with its mark and its meaning."""
+def judged(study: Study, of: Sequence[Grid], words: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    """The verdicts as both pages show them, the first headline among them; `words`: each with its mark and meaning."""
     return {
+        "headlines": [answer(of), *headlines(study)],
         "grids": {grid.name: grid for grid in of},
         "tally": tally(of, words),
         "marks": {word: mark for word, (mark, _) in words.items()},
     }
+
+
+def answer(of: Sequence[Grid]) -> dict[str, str]:
+    """How many of the paper's findings show here, of those that could be judged."""
+    words = Counter(cell.word for grid in of for cell in grid.cells)
+    yes, no, unsure = (words[word] for word in ("reproduced", "not reproduced", "inconclusive"))
+    said = (
+        f"Of the paper's numbers, {yes + no + unsure} could be put to the test: {yes} of its findings show here too, "
+        f"{no} times the opposite does, and {unsure} times our intervals allow both."
+    )
+    number = f"{yes} of {yes + no + unsure}" if yes + no + unsure else "not run"
+    return {"title": "Do the paper's findings hold here?", "number": number, "words": said}
 
 
 def tally(of: Sequence[Grid], words: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
@@ -229,28 +178,6 @@ def figures(study: Study) -> dict[str, dict[str, Any]]:
         width = None if png is None else round(decode(png).width * SCALE)
         found[name] = {"uri": png and data_uri(png), "caption": caption, "width": width}
     return found
-
-
-def uncertainty(study: Study) -> list[dict[str, str]]:
-    """Which uncertainty each interval covers: rows of what, method and covers."""
-    prompts = study.prompt_sets[0]
-    metrics = study.scores if study.published else (*SCORES.values(), "recall")
-    records = [study.score(metric, study.model, prompts) for metric in metrics]
-    measured = study.read(f"scores/win-rate/{prompts}.json")
-    if not isinstance(measured, NotRun):
-        records += [{"metric": "share won", **pair} for pair in list(measured["rivals"].values())[:1]]
-    records += [study.read(f"robustness/{name}.json") for name in list(study.config["robustness"]["sets"])[:1]]
-    rows = []
-    for record in records:
-        if not isinstance(record, NotRun):
-            name = f"Table 3: {record['metric']}" if "manipulations" in record else record["metric"]
-            method, covers = (record.get(f"interval_{key}", said) for key, said in UNSAID.items())
-            rows.append({"what": name, "method": method, "covers": covers})
-    if len(study.training_seeds) > 1:
-        method = f"smallest and largest of {len(study.training_seeds)} trainings; not a 95 % interval"
-        covers = "another training seed; not which prompts are in the set or another sampling seed"
-        rows.append({"what": "mean and range over trainings", "method": method, "covers": covers})
-    return rows
 
 
 def provenance(study: Study) -> list[tuple[str, str]]:
@@ -301,19 +228,9 @@ def seconds_of(study: Study, *rules: str) -> float | None:
     return sum(known[rule] for rule in rules) if known.keys() >= set(rules) else None
 
 
-def read_sweep(path: Path | None) -> dict | NotRun:
-    """What evaluation.sweep wrote; it is run once and kept, not by every run of the study."""
-    if path is None or not path.is_file():
-        command = "snakemake sweep --cores all --configfile config/emoji.yaml config/emoji-sweep.yaml"
-        return NotRun(f"there is no {path or 'record of a sweep'}; to try the values: {command}")
-    return read_json(path)
-
-
 def tables(study: Study, sweep: Path | None) -> dict[str, tuple[Table, Printed]]:
     """Our measurements of every table, with their printed form."""
-    made = [*(make(study) for make in makers(study).values()), people_table(study)]
-    if not study.published:
-        made += [recall_table(study), scores_table(study), workload_table(study), choices_table(read_sweep(sweep))]
+    made = [*(make(study) for make in makers(study).values()), people_table(study), *more_tables(study, sweep)]
     # The quoted rows stand in the verdicts already.
     ours = [replace(table, blocks=[b for b in table.blocks if not b.title.startswith("Quoted")]) for table in made]
     return {table.name: (table, printed(table)) for table in ours}
@@ -345,8 +262,7 @@ def page(study: Study, sweep: Path | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"significant": significant, "percent": percent, "duration": duration}
-    environment.filters |= {"energy": energy, "mass": mass}
+    environment.filters |= {"percent": percent, "duration": duration}
     summary = study.read("summary.json")
     template = environment.get_template("published.html.j2" if study.published else "report.html.j2")
     html = template.render(
@@ -357,14 +273,13 @@ def page(study: Study, sweep: Path | None = None) -> str:
         figures=figures(study),
         gallery=gallery(study),
         tables=tables(study, sweep),
-        carbon=_or_none(study.read("carbon.json")),
         audit=arithmetic(study),
         wall=None if isinstance(summary, NotRun) else summary["wall_seconds"]["total"],
         rules=seconds_by_rule(study),
         workload_seconds=seconds_of(study, "train_probe", "workload"),
         versions={} if isinstance(summary, NotRun) else summary["versions"],
-        uncertainty=uncertainty(study),
         coverage=coverage(study),
+        assumptions=study.config.get("assumptions", []),
         config=yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True),
         **(of_published_models(study) if study.published else of_trained_models(study)),
     )
@@ -376,12 +291,10 @@ def page(study: Study, sweep: Path | None = None) -> str:
 
 def of_trained_models(study: Study) -> dict[str, Any]:
     """What only the page of a study that trains its models shows."""
-    return judged(grids(study), WORDS) | {
+    return judged(study, grids(study), WORDS) | {
         "split": _or_none(study.read("data/split.json")),
-        "headlines": headlines(study),
         "validity": _or_none(study.read("scores/emoji-score/validity.json")),
         "provenance": provenance(study),
-        "differences": DIFFERENCES,
     }
 
 
@@ -389,10 +302,9 @@ def of_published_models(study: Study) -> dict[str, Any]:
     """What only the page of a study of published models shows."""
     lists = {prompts: study.read(f"prompts/{prompts}.json") for prompts in study.prompt_sets}
     scores = [study.score(metric, study.model, prompts) for prompts in study.prompt_sets for metric in study.scores]
-    return judged(published_verdicts.grids(study), published_verdicts.WORDS) | {
+    return judged(study, published_verdicts.grids(study), published_verdicts.WORDS) | {
         "lists": {prompts: _or_none(record) for prompts, record in lists.items()},
         "extractors": {s["extractor"]["name"]: s["extractor"]["sha256"] for s in scores if not isinstance(s, NotRun)},
-        "assumptions": study.config.get("assumptions", []),
         "drawn": [drawn_by(study, model) for model in study.models],
     }
 

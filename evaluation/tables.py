@@ -19,6 +19,7 @@ from evaluation.columns import (
     range_names,
     score_fields,
 )
+from evaluation.latex import to_latex
 from evaluation.printing import (
     NOT_APPLICABLE,
     Block,
@@ -32,7 +33,6 @@ from evaluation.printing import (
     significant,
     text,
     to_csv,
-    to_latex,
     to_markdown,
     with_interval,
 )

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ JOBS = {
     "sampling_time": 2,
     "carbon_account": 1,
     "audit": 1,
+    "more_tables": 1,
     "table": 3,
     "figure": 7,
     "summary": 1,
@@ -90,6 +92,7 @@ RELEASED = {
     "paper_size_times": 1,
     "carbon_account": 1,
     "audit": 1,
+    "more_tables": 1,
     "table": 3,
     "figure": 5,
     "summary": 1,
@@ -126,6 +129,7 @@ PAPER = {
     "sampling_time": 2,
     "carbon_account": 1,
     "audit": 1,
+    "more_tables": 1,
     "table": 3,
     "figure": 5,
     "summary": 1,
@@ -440,7 +444,17 @@ def test_a_changed_comment_never_costs_a_training() -> None:
         "win_rates",
     }
     cheap |= {"protocol_scores", "fd_dinov2", "cmmd", "preferred", "power_spectrum", "robustness_of_parts"}
-    cheap |= {"robustness_scores", "carbon_account", "audit", "table", "preferences", "figure", "summary", "report"}
+    cheap |= {
+        "robustness_scores",
+        "carbon_account",
+        "audit",
+        "more_tables",
+        "table",
+        "preferences",
+        "figure",
+        "summary",
+        "report",
+    }
     assert {rule for rule, text in rule_texts().items() if "code(" in text} == cheap
 
 
@@ -521,13 +535,20 @@ def test_whole_study(whole: Path) -> None:
     study = whole / "results" / "tiny"
     summary = json.loads((study / "summary.json").read_text())
     assert summary["study"] == "tiny"
-    assert set(summary["wall_seconds"]["rules"]) >= set(JOBS) - {"all", "summary", "report", "table", "figure"}
+    later = {"all", "summary", "report", "table", "figure", "more_tables"}
+    assert set(summary["wall_seconds"]["rules"]) >= set(JOBS) - later
     assert (study / "report.html").stat().st_size > 10_000
     curve = json.loads((study / "curve.json").read_text())["models"]
     assert {len(points) for points in curve.values()} == {2} and len(curve) == 4
     for number in (1, 2, 3):
         for ext in ("csv", "md", "tex"):
             assert (study / "tables" / f"table{number}.{ext}").stat().st_size > 0
+    for name in ("carbon-run", "carbon-equal", "differences", "intervals", "verdicts", "recall", "scores", "workload"):
+        for ext in ("csv", "md", "tex"):
+            assert (study / "tables" / f"{name}.{ext}").stat().st_size > 0
+    # every job that uses energy was measured by CodeCarbon too
+    account = json.loads((study / "carbon.json").read_text())["run"]
+    assert len(account["rows"]) == 10 and all(row["codecarbon"].get("kwh", 0) > 0 for row in account["rows"]), account
     told = call("workflow.done", "--configfile", "tests/tiny.yaml", cwd=whole).stdout
     assert "results/tiny/report.html" in told and re.search(r"train +\d+:\d\d", told)
     told = call("workflow.status", "results/tiny", cwd=whole).stdout
@@ -558,6 +579,35 @@ def test_second_run_has_nothing_to_do(whole: Path) -> None:
     for program in (["workflow.run"], ["snakemake", "--cores", "2"]):
         again = call(*program, "--configfile", "tests/tiny.yaml", cwd=whole)
         assert again.returncode == 0 and "Nothing to be done" in again.stdout, again.stdout
+
+
+@pytest.mark.dag
+@pytest.mark.parametrize("ext", ["html", "zip"])
+def test_snakemakes_own_report(whole: Path, ext: str) -> None:
+    """It holds the page, tables and figures with captions, and needs no network: neither to be made nor to be read."""
+    made = whole / "results" / "tiny" / f"snakemake-report.{ext}"
+    # what Snakemake would fetch, it would fetch by urllib
+    offline = "import runpy, socket; socket.socket.connect = None; runpy.run_module('snakemake', run_name='__main__')"
+    command = [sys.executable, "-c", offline, "--configfile", "tests/tiny.yaml", "--report", str(made)]
+    run = subprocess.run(command, cwd=whole, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    if ext == "zip":
+        names = zipfile.ZipFile(made).namelist()
+        assert any(name.endswith("report.html") for name in names), names
+        return
+    text = made.read_text(encoding="utf-8")
+    for said in (
+        "report.html",
+        "table1.csv",
+        "verdicts.csv",
+        "audit.csv",
+        "robustness.png",
+        "Tables 1 to 3",
+        "Figures",
+    ):
+        assert said in text, said
+    assert "quality and cost" in text and "Table 3 as a plot." in text
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=.?https?:", text)
 
 
 @pytest.mark.dag

@@ -19,6 +19,7 @@ import jsonschema
 import yaml
 
 from workflow import published
+from wuerstchen import independent
 from wuerstchen.files import write_text
 from wuerstchen.presets import NAMES, DFGanRecipe, DiffusionRecipe, StageARecipe, preset, settable
 
@@ -313,6 +314,7 @@ def set_job_environment() -> None:
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(32 * 2**20))  # the largest that glibc takes
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # pages of 2 MiB
+    os.environ.setdefault(independent.SWITCH, "1")  # energy by CodeCarbon's account too
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from wuerstchen import independent
 from wuerstchen.files import write_text
 from wuerstchen.webdata import CORRUPT_LIMIT
 
@@ -185,6 +186,7 @@ def added_usage(previous: dict | None, snapshots: list[dict]) -> dict:
     previous = previous or {}
     devices = dict.fromkeys([*previous.get("device", "").split("; "), *(s["device"] for s in snapshots)])
     sources = {s["kwh_source"] for s in snapshots} | ({previous["kwh_source"]} if previous else set())
+    parts = [record.get("codecarbon") for record in ([previous] if previous else []) + snapshots]
     return {
         "device": "; ".join(filter(None, devices)),
         "count": sum(s["count"] for s in snapshots),
@@ -193,4 +195,5 @@ def added_usage(previous: dict | None, snapshots: list[dict]) -> dict:
         "kwh_source": sources.pop() if len(sources) == 1 else "tdp",
         "images": previous.get("images", 0) + sum(s["images"] for s in snapshots),
         "steps": previous.get("steps", 0) + snapshots[0]["steps"],
+        **({"codecarbon": independent.added(parts)} if any(parts) else {}),
     }

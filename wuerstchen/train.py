@@ -263,7 +263,7 @@ def train(
             raise ValueError(
                 f"{earlier} is missing or belongs to other settings; delete {continue_from} and train it again"
             )
-        inherited = {"seconds": previous["seconds"], "kwh": previous["kwh"]}
+        inherited = {key: previous[key] for key in ("seconds", "kwh", "codecarbon") if key in previous}
     if trainer.step > steps:
         raise ValueError(f"{state} is at step {trainer.step}, past the {steps} asked for; delete it to train anew")
 

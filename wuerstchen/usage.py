@@ -8,7 +8,8 @@ Energy in kWh comes from the first of these that the machine offers, and `kwh_so
 `tdp`   an estimate: stated watts x wall time. For a GPU the watts are its default power limit as NVML states it; for a
         processor they are `CORE_WATTS` x the cores the job may use.
 
-A GPU job counts the GPU alone, as the paper does: no host, no cooling, no network.
+A GPU job counts the GPU alone, as the paper does: no host, no cooling, no network. What CodeCarbon makes of the same
+time (`wuerstchen.independent`) stands beside it, where it is asked for.
 """
 
 import ctypes
@@ -18,6 +19,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from wuerstchen import independent
 
 # What mlco2/codecarbon assumes per core where it knows no better (codecarbon/core/cpu.py, DEFAULT_POWER_PER_CORE).
 CORE_WATTS = 4.0
@@ -122,18 +125,22 @@ def cpu_cores() -> int:
     return min(cores, int(threads)) if threads.isdigit() and int(threads) > 0 else cores
 
 
-def _gpu_meter(index: int) -> NvmlMeter | TdpMeter:
-    """The counter of a CUDA device, or an estimate from its power limit (a MIG slice and old GPUs count no energy)."""
+def _uuid(index: int) -> str:
+    """What NVML knows a CUDA device by: CUDA_VISIBLE_DEVICES renumbers CUDA's devices but not NVML's."""
     import torch
 
+    return f"GPU-{torch.cuda.get_device_properties(index).uuid}"
+
+
+def _gpu_meter(index: int) -> NvmlMeter | TdpMeter:
+    """The counter of a CUDA device, or an estimate from its power limit (a MIG slice and old GPUs count no energy)."""
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
         return TdpMeter(GPU_WATTS)
     handle = ctypes.c_void_p()
-    # By UUID, because CUDA_VISIBLE_DEVICES renumbers CUDA's devices but not NVML's.
-    uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}".encode()
-    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(ctypes.c_char_p(uuid), ctypes.byref(handle)):
+    uuid = ctypes.c_char_p(_uuid(index).encode())
+    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(uuid, ctypes.byref(handle)):
         return TdpMeter(GPU_WATTS)
     try:
         return NvmlMeter(nvml, handle)
@@ -165,7 +172,6 @@ class Usage:
 
     def __init__(self, previous: dict[str, Any] | None = None, device: str | None = None):
         self._previous = dict(previous or {})
-        self._start = time.monotonic()
         if device is None:
             device = "cuda" if _cuda_available() else "cpu"
         kind, _, index = device.partition(":")
@@ -174,12 +180,15 @@ class Usage:
 
             number = int(index) if index else torch.cuda.current_device()
             self._device, self._count = torch.cuda.get_device_name(number), 1
+            self._other = independent.meter(_uuid(number))
             self._meter = _gpu_meter(number)
         elif kind == "cpu":
             self._device, self._count = cpu_name(), cpu_cores()
+            self._other = independent.meter()
             self._meter = _cpu_meter(self._count)
         else:
             raise ValueError(f"device: {device!r}, but usage is measured for 'cpu', 'cuda' or 'cuda:N'")
+        self._start = time.monotonic()  # CodeCarbon takes a second to start, which is no part of the job
 
     @classmethod
     def resume(cls, previous: dict[str, Any] | None, device: str | None = None) -> "Usage":
@@ -191,7 +200,8 @@ class Usage:
 
         `images` and `steps` count this process's own work; the earlier snapshot's are added here, as its seconds and
         kWh are. `count` is the number of GPUs, or of cores. `watts` stands beside estimates. An energy of which any
-        part was estimated has the source "tdp"; devices that took turns are joined by "; ".
+        part was estimated has the source "tdp"; devices that took turns are joined by "; ". `codecarbon` is there where
+        CodeCarbon was asked for.
         """
         previous, meter = self._previous, self._meter
         source, device = meter.source, self._device
@@ -210,6 +220,9 @@ class Usage:
         }
         if isinstance(meter, TdpMeter):
             record["watts"] = meter.watts
+        if self._other is not None:
+            parts = [self._other.record()]
+            record["codecarbon"] = independent.added([previous.get("codecarbon"), *parts] if previous else parts)
         return record | extra
 
     def __enter__(self) -> "Usage":
@@ -217,3 +230,5 @@ class Usage:
 
     def __exit__(self, *error: object) -> None:
         self._meter.close()
+        if self._other is not None:
+            self._other.close()

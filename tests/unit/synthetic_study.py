@@ -259,9 +259,10 @@ def _curve(directory: Path) -> None:
 
 
 def _carbon(directory: Path) -> None:
+    other = {"kwh": 0.0009, "cpu_kwh": 0.0003, "gpu_kwh": 0.0001, "ram_kwh": 0.0005}
     rows = [
         {"step": step, "device": "Made-up CPU", "count": 2, "seconds": 168.0, "kwh": 0.0004, "kwh_source": "tdp"}
-        | {"kg": 0.00015, "marked": "estimated"}
+        | {"kg": 0.00015, "marked": "estimated", "codecarbon": {"version": "0.0-made-up", "seconds": 167.0} | other}
         for step in ("train-a", "train-b", "train-c", "sample-wuerstchen")
     ]
     paper = [
@@ -269,6 +270,7 @@ def _carbon(directory: Path) -> None:
         | {"region": "made-up", "kg": 2275.68, "printed": "2,276", "printed_kg": 2276.0, "holds": True}
     ]
     run = {"rows": rows, "total_seconds": 672.0, "total_kwh": 0.0016, "total_kg": 0.0006, "kg_per_kwh": 0.37}
+    run["codecarbon"] = {key: 4 * value for key, value in other.items()} | {"version": "0.0-made-up"}
     run |= {"pue": 1.0, "source": CONFIG["carbon"]["source"]}
     equal = {"kg_per_kwh": 0.37, "gpu_watts": 250.0, "pue": 1.0, "rows": consistent(0.37)}
     record = {"paper": paper, "consistent": equal, "sensitivity": sensitivity(), "run": run}

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from evaluation import carbon
+from evaluation.carbon_tables import run_table
+from evaluation.printing import to_markdown
 
 USAGE = {"device": "CPU", "count": 2, "seconds": 1800.0, "kwh": 0.004, "kwh_source": "tdp", "images": 1, "steps": 1}
 
@@ -149,3 +151,33 @@ def test_what_a_training_inherited_is_counted_once():
     account = carbon.run([("train-a", first), ("train-b", second)], 0.5, "test")
     assert [row["kwh"] for row in account["rows"]] == [1.0, 2.0]
     assert account["total_kwh"] == 3.0 and account["total_seconds"] == 25.0
+
+
+CODECARBON = {"version": "3", "seconds": 1800.0, "kwh": 0.006, "cpu_kwh": 0.004, "gpu_kwh": 0.0, "ram_kwh": 0.002}
+
+
+def test_codecarbons_account_stands_beside_ours():
+    with_it = USAGE | {"codecarbon": CODECARBON}
+    run = carbon.run([("sample", with_it), ("sample", with_it), ("train-a", with_it)], 0.37, "a grid")
+    assert [row["codecarbon"]["kwh"] for row in run["rows"]] == pytest.approx([0.012, 0.006])
+    assert run["codecarbon"]["ram_kwh"] == pytest.approx(0.006) and run["total_kwh"] == pytest.approx(0.012)
+    text = to_markdown(run_table({"run": run}))
+    assert "| train-a | 2 x CPU | 30 min 0 s | 4.00 Wh | 1.48 g | estimated | 4.00 Wh | 2.00 Wh |" in text
+    assert "| All | – | 1 h 30 min | 12.0 Wh | 4.44 g | – | 12.0 Wh | 6.00 Wh |" in text and "CodeCarbon 3, in" in text
+
+
+def test_a_step_without_codecarbon_is_said_and_makes_the_sum_absent():
+    run = carbon.run([("train-a", USAGE | {"codecarbon": CODECARBON}), ("train-b", USAGE)], 0.37, "a grid")
+    assert run["rows"][1]["codecarbon"] == {"absent": "CodeCarbon did not run"}
+    text = to_markdown(run_table({"run": run}))
+    assert text.count("not run (a)") == 2 and "(a) not run: CodeCarbon did not run." in text
+    assert "(b) not run: CodeCarbon did not run in a part of it." in text
+
+
+def test_what_codecarbon_counted_of_an_inherited_training_is_counted_once():
+    inherited = {"seconds": 10.0, "kwh": 0.001, "codecarbon": CODECARBON | {"kwh": 0.001, "ram_kwh": 0.0005}}
+    record = USAGE | {"codecarbon": CODECARBON, "inherited": inherited}
+    assert carbon.own_codecarbon(record)["kwh"] == pytest.approx(0.005)
+    assert carbon.own_codecarbon(record)["ram_kwh"] == pytest.approx(0.0015)
+    del inherited["codecarbon"]
+    assert carbon.own_codecarbon(record) is None

@@ -11,7 +11,8 @@ from synthetic_study import change, write_study
 from evaluation.features import FeatureSet, write_features
 from evaluation.figures import FIGURES
 from evaluation.findings import headlines
-from evaluation.printing import Table, to_csv, to_latex, to_markdown
+from evaluation.latex import to_latex
+from evaluation.printing import Table, to_csv, to_markdown
 from evaluation.results import Study
 from evaluation.scores import main as scores
 from evaluation.study_tables import recall_table, scores_table

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 PLUMBING = {
     "wuerstchen.assets",
     "wuerstchen.files",
+    "wuerstchen.independent",
     "wuerstchen.linear",
     "wuerstchen.progress",
     "wuerstchen.seeds",

@@ -16,8 +16,9 @@ from synthetic_study import write_study
 
 from evaluation.drawing import STYLE
 from evaluation.figures import FIGURES, draw
+from evaluation.latex import to_latex
 from evaluation.people import main, people_table
-from evaluation.printing import to_csv, to_latex, to_markdown
+from evaluation.printing import to_csv, to_markdown
 from evaluation.report import page
 from evaluation.results import Study
 from evaluation.summary import summarise

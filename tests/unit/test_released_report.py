@@ -234,8 +234,8 @@ def test_the_page_has_the_papers_arithmetic_and_carbon(study: Study) -> None:
     for said in (
         "Sums: 1 claims, 1 differ",
         "One and one section 0 3 2 ✗ differs 1 + 1.",
-        "0.4 kg/kWh (the tests) and a PUE of 1.5.",
-        "0.4 kg/kWh and a PUE of 1.5, nothing rounded",
+        "0.4 kg/kWh (the tests), PUE 1.5",
+        "250 W, 0.4 kg/kWh, PUE 1.5",
         "SD 2.1 200,000 75,000.0 30,000 5.62",
     ):
         assert "".join(said.split()) in text, said

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from synthetic_study import HOSTILE, MANIPULATIONS, change, without, write_study
 
 from evaluation import published
+from evaluation.latex import to_latex
 from evaluation.printing import (
     Block,
     Column,
@@ -27,7 +28,6 @@ from evaluation.printing import (
     significant,
     text,
     to_csv,
-    to_latex,
     to_markdown,
 )
 from evaluation.results import Study
@@ -227,7 +227,7 @@ def test_every_format_keeps_hostile_text_as_text():
 
 def test_sections_of_equal_columns_are_one_latex_tabular(study):
     assert to_latex(table3(study)).count(r"\begin{tabular}") == 1
-    assert to_latex(table2(study)).count(r"\begin{tabular}") == 3
+    assert to_latex(table2(study)).count(r"\begin{longtable}") == 3
     assert len(printed(table1(study)).sections[0][2]) == 3
 
 

@@ -15,6 +15,9 @@ set_job_environment()
 SHARDS = shard_count(config)
 # What people's votes say, where the config names exports of them.
 VOTES = [f"{STUDY}/study/votes.json"] if "votes" in config else []
+MORE_TABLES = [f"carbon-{part}" for part in ("paper", "equal", "sensitivity", "run")]
+MORE_TABLES += ["differences", "intervals", "verdicts"]
+MORE_TABLES += [] if is_published(config) else ["recall", "scores", "workload", "choices"]
 SWEPT = f"config/{config['study']}-sweep.json"  # what came of a sweep, kept in git for the report
 
 
@@ -68,7 +71,12 @@ def table_files():
     """The three tables and that of the votes, and what the paper's own numbers add up to."""
     names = [*(f"table{number}" for number in (1, 2, 3)), *(["preferences"] if VOTES else [])]
     tables = collect(f"{STUDY}/tables/{{name}}.{{ext}}", name=names, ext=["csv", "md", "tex"])
-    return [*tables, f"{STUDY}/tables/audit.csv"]
+    return [*tables, *collect(f"{STUDY}/tables/audit.{{ext}}", ext=["csv", "tex"])]
+
+
+def more_table_files():
+    """The further tables of the report, which it makes for itself."""
+    return collect(f"{STUDY}/tables/{{name}}.{{ext}}", name=MORE_TABLES, ext=["csv", "md", "tex"])
 
 
 def figure_files():

@@ -25,7 +25,13 @@ rule table:
         config="results/{study}/config.yaml",
         code=code("tables", "evaluation/published/*.csv"),
     output:
-        multiext("results/{study}/tables/table{number}", ".csv", ".md", ".tex"),
+        report(
+            "results/{study}/tables/table{number}.csv",
+            caption="../report/table.rst",
+            category="Tables 1 to 3",
+            labels={"table": "Table {number}"},
+        ),
+        multiext("results/{study}/tables/table{number}", ".md", ".tex"),
     log:
         "results/{study}/logs/tables/table{number}.log",
     benchmark:
@@ -40,12 +46,42 @@ rule table:
         " --table {wildcards.number} --out-prefix {params.prefix} > {log} 2>&1"
 
 
+# All that the report has beside these: energy and carbon, differences, intervals, verdicts, and what the paper lacks.
+rule more_tables:
+    input:
+        summary="results/{study}/summary.json",
+        config="results/{study}/config.yaml",
+        sweep=glob(SWEPT),
+        code=code("more_tables", "evaluation/published/*.csv", "evaluation/differences/*.csv"),
+    output:
+        report(
+            collect("results/{{study}}/tables/{name}.csv", name=MORE_TABLES),
+            caption="../report/more_tables.rst",
+            category="More tables",
+        ),
+        collect("results/{{study}}/tables/{name}.{ext}", name=MORE_TABLES, ext=["md", "tex"]),
+    log:
+        "results/{study}/logs/tables/more.log",
+    benchmark:
+        "results/{study}/benchmarks/more_tables/tables.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        out=subpath(output[0], parent=True),
+        sweep=f"--sweep {SWEPT}",
+    shell:
+        "python -m evaluation.more_tables --study-dir results/{wildcards.study} --config {input.config}"
+        " {params.sweep} --out {params.out} > {log} 2>&1"
+
+
 # What the paper claims, recomputed from its own inputs: the same for every study.
 rule audit:
     input:
         code=code("audit", "evaluation/published/*.csv"),
     output:
-        "results/{study}/tables/audit.csv",
+        csv=report("results/{study}/tables/audit.csv", caption="../report/audit.rst", category="The paper's arithmetic"),
+        tex="results/{study}/tables/audit.tex",
     log:
         "results/{study}/logs/tables/audit.log",
     benchmark:
@@ -54,7 +90,7 @@ rule audit:
     conda:
         "../../environment.yml"
     shell:
-        "python -m evaluation.audit --csv {output} > {log} 2>&1"
+        "python -m evaluation.audit --csv {output.csv} --tex {output.tex} > {log} 2>&1"
 
 
 rule figure:
@@ -63,7 +99,13 @@ rule figure:
         config="results/{study}/config.yaml",
         code=code("figures", "evaluation/matplotlibrc", "evaluation/published/*.csv"),
     output:
-        multiext("results/{study}/figures/{figure}", ".pdf", ".png"),
+        "results/{study}/figures/{figure}.pdf",
+        report(
+            "results/{study}/figures/{figure}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
     log:
         "results/{study}/logs/figures/{figure}.log",
     benchmark:
@@ -104,9 +146,9 @@ rule report:
         summary="results/{study}/summary.json",
         config="results/{study}/config.yaml",
         sweep=glob(SWEPT),
-        code=code("report", "evaluation/templates/*"),
+        code=code("report", "evaluation/templates/*", "evaluation/published/*.csv", "evaluation/differences/*.csv"),
     output:
-        "results/{study}/report.html",
+        report("results/{study}/report.html", caption="../report/report.rst", category="The whole study on one page"),
     log:
         "results/{study}/logs/report.log",
     benchmark:

@@ -32,7 +32,12 @@ rule preferences:
         config="results/{study}/config.yaml",
         code=code("people"),
     output:
-        multiext("results/{study}/tables/preferences", ".csv", ".md", ".tex"),
+        report(
+            "results/{study}/tables/preferences.csv",
+            caption="../report/preferences.rst",
+            category="What people prefer",
+        ),
+        multiext("results/{study}/tables/preferences", ".md", ".tex"),
     log:
         "results/{study}/logs/tables/preferences.log",
     benchmark:
