@@ -27,11 +27,13 @@ STAGES = {
     "baseline-ldm": ("a", "baseline-ldm"),
     "baseline-ldm-bc": ("a", "baseline-ldm-bc"),
     "df-gan": ("df-gan",),
+    "wuerstchen-long": ("long/a", "long/b", "long/c"),  # released weights, which no run trains
 }
 MODEL_NAMES = {
     "wuerstchen": "Würstchen",
     "baseline-ldm": "Baseline LDM (compute of C)",
     "baseline-ldm-bc": "Baseline LDM (compute of B + C)",
+    "wuerstchen-long": "Würstchen, trained long before (released weights)",
     "real": "Real pictures",
     "ceiling-stage-a": "Real, through Stage A",
     "ceiling-compressor": "Real, through compressor + B + A",
@@ -183,7 +185,8 @@ class Study:
         """Every stage that the models of this study train, in order, each once."""
         if self.published:
             return []
-        return list(dict.fromkeys(stage for model in self.models for stage in STAGES.get(model, ())))
+        models = [model for model in self.models if model != "wuerstchen-long"]
+        return list(dict.fromkeys(stage for model in models for stage in STAGES.get(model, ())))
 
     def stages_of(self, model: str) -> tuple[str, ...]:
         """The trainings that a model draws with. A baseline with another's first stage has nothing of Stage A."""

@@ -37,6 +37,9 @@ TYPES = {
 RECIPES = {"a": StageARecipe, "df-gan": DFGanRecipe}  # of the other stages DiffusionRecipe
 BUDGETED = ("baseline-ldm", "df-gan")  # stages whose steps follow from others' training FLOPs
 SETTLED = ("df-gan",)  # models that draw in one way only
+LONG = "wuerstchen-long"  # draws with released weights
+RELEASED_MODELS = ("wuerstchen", "baseline-ldm")
+TRAINED_FILES = ("model.safetensors", "history.csv", "usage.json")
 # Least values of a recipe's fields other than 0.
 LEAST = {"steps": 1, "batch_size": 1}
 
@@ -183,12 +186,16 @@ def contradictions(config: dict) -> list[str]:
         for model in config["speed"]["models"]
         if model not in models
     ]
+    if ("long" in config) != (LONG in models):
+        lines.append(f"long: the release with which {LONG} draws; name it and {LONG} among the models, or neither.")
     sweep = config.get("sweep", {})
     if config["data"]["source"] == "webdataset":
         lines += trained_on_shards(config)
+    elif "weights" in config:
+        lines += trained_before(config)
     else:
         if "curve" not in config:
-            lines.append("curve: missing; only a study of data.source webdataset has none.")
+            lines.append("curve: missing; only a study of data.source webdataset or with weights has none.")
         if "baseline" in config:
             lines.append(
                 "baseline: only for data.source webdataset, elsewhere it works on Stage A's latents; remove it."
@@ -241,6 +248,33 @@ def trained_on_shards(config: dict) -> list[str]:
     return lines
 
 
+def trained_before(config: dict) -> list[str]:
+    """What a study whose weights are a release's cannot have, since it trains nothing."""
+    lines = [
+        f"{key}: a study with weights trains nothing, so it has none; remove it."
+        for key in ("curve", "probe", "sweep", "training", "scorer", "baseline", "long")
+        if key in config
+    ]
+    lines += [
+        f"models: {model} is in no release; remove it." for model in config["models"] if model not in RELEASED_MODELS
+    ]
+    if len(config.get("training_seeds", [])) > 1:
+        lines.append(f"training_seeds: {config['training_seeds']}, but a release is of one training; remove it.")
+    return lines
+
+
+def released_files(config: dict) -> list[str]:
+    """The files of releases that a study reads."""
+    found = []
+    if "weights" in config:
+        stages = ["a", "b", "c", *(model for model in config["models"] if model == "baseline-ldm")]
+        found += [f"{config['weights']}/train/{stage}/{name}" for stage in stages for name in TRAINED_FILES]
+        found += [f"{config['weights']}/scorer/{name}" for name in ("config.json", *TRAINED_FILES)]
+    if "long" in config:
+        found += [f"{config['long']}/train/{stage}/{name}" for stage in "abc" for name in TRAINED_FILES]
+    return found
+
+
 def shard_count(config: dict) -> int:
     """Into how many shards each prompt set is cut: jobs of `shard_size` pictures, over all sets, for each model."""
     return math.ceil(sum(prompts["count"] for prompts in config["prompts"].values()) / config["shard_size"])
@@ -281,7 +315,9 @@ def check_flags(config: dict) -> str:
     """All data of a study as flags of workflow.check, quoted for a shell."""
     data = config["data"]
     shards = [data[key] for key in ("shards", "aesthetic_shards") if key in data]
-    return source_flags(config) + (f" --shards {' '.join(map(shlex.quote, shards))}" if shards else "")
+    given = {"--shards": shards, "--paths": released_files(config)}
+    flags = [f" {flag} {' '.join(map(shlex.quote, values))}" for flag, values in given.items() if values]
+    return source_flags(config) + "".join(flags)
 
 
 def source_state(config: dict) -> str:
