@@ -179,3 +179,17 @@ def test_released_weights_are_of_the_split_that_the_code_makes():
             unpack.require_same_study(path, weights.metadata(path), config["preset"], digest)
         assert read_json(folder / "scorer/config.json")["split_sha256"] == digest
         release.require_small({str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(released, monkeypatch):
+    path = unpack.RELEASED.parents[1] / "docs" / "inference.ipynb"
+    if not RELEASES:  # then with weights of a tiny study, under the same name
+        monkeypatch.setattr(unpack, "RELEASED", released.parent)
+    assert path.stat().st_size < 300_000
+    namespace: dict = {}
+    cells = [cell for cell in read_json(path)["cells"] if cell["cell_type"] == "code"]
+    for number, cell in enumerate(cells):
+        exec(compile("".join(cell["source"]), f"{path.name}, code cell {number}", "exec"), namespace)
+    assert len(cells) == 6 and namespace["picture"].shape == (128, 128, 3)
+    assert np.array_equal(namespace["refined"](0), namespace["picture"])
+    assert not np.array_equal(namespace["refined"](1), namespace["picture"])
