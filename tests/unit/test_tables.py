@@ -146,6 +146,14 @@ def test_energy_is_measured_only_if_every_stage_was(study):
     assert training_cost(study, ("a", "b", "c"))["energy"] == "measured"
 
 
+def test_what_a_release_took_is_marked_as_spent_before(study):
+    assert "trained before" not in to_markdown(table2(study))
+    change(study.directory / "train/baseline-ldm/usage.json", released="long")
+    cost = {row["model"]: row["energy"] for row in rows(table2(study)) if row["block"] == "measured"}
+    assert cost["Baseline LDM (compute of C)"] == "estimated, trained before" and cost["Würstchen"] == "estimated"
+    assert "this run has not spent them" in to_markdown(table2(study))
+
+
 def test_one_missing_stage_makes_the_whole_cost_not_run(study):
     without(study.directory, "train/b/usage.json")
     mine = next(r for r in rows(table2(study)) if r["model"] == "Würstchen")
