@@ -13,7 +13,8 @@ import yaml
 
 from workflow import published
 from workflow.pins import pins
-from workflow.settings import problems, released_files
+from workflow.releases import released_files
+from workflow.settings import problems
 from wuerstchen.assets import locate
 from wuerstchen.files import write_json
 

@@ -19,6 +19,7 @@ import jsonschema
 import yaml
 
 from workflow import published
+from workflow.releases import LONG, released_files, trained_before
 from wuerstchen.files import write_text
 from wuerstchen.presets import NAMES, DFGanRecipe, DiffusionRecipe, StageARecipe, preset, settable
 
@@ -37,9 +38,7 @@ TYPES = {
 RECIPES = {"a": StageARecipe, "df-gan": DFGanRecipe}  # of the other stages DiffusionRecipe
 BUDGETED = ("baseline-ldm", "df-gan")  # stages whose steps follow from others' training FLOPs
 SETTLED = ("df-gan",)  # models that draw in one way only
-LONG = "wuerstchen-long"  # draws with released weights
-RELEASED_MODELS = ("wuerstchen", "baseline-ldm")
-TRAINED_FILES = ("model.safetensors", "history.csv", "usage.json")
+NO_PART_OF_SHARDS = ("curve", "sweep", "weights", "long")
 # Least values of a recipe's fields other than 0.
 LEAST = {"steps": 1, "batch_size": 1}
 
@@ -233,7 +232,7 @@ def too_many_shards(config: dict) -> list[str]:
 def trained_on_shards(config: dict) -> list[str]:
     """What a study that trains on tar shards must have, and what it cannot have."""
     lines = [
-        f"{key}: a study of data.source webdataset has none; remove it." for key in ("curve", "sweep") if key in config
+        f"{key}: a study of data.source webdataset has none; remove it." for key in NO_PART_OF_SHARDS if key in config
     ]
     lines += [
         f"models: {model} is not trained on shards; remove it."
@@ -246,33 +245,6 @@ def trained_on_shards(config: dict) -> list[str]:
         if not recipe.phases
     ]
     return lines
-
-
-def trained_before(config: dict) -> list[str]:
-    """What a study whose weights are a release's cannot have, since it trains nothing."""
-    lines = [
-        f"{key}: a study with weights trains nothing, so it has none; remove it."
-        for key in ("curve", "probe", "sweep", "training", "scorer", "baseline", "long")
-        if key in config
-    ]
-    lines += [
-        f"models: {model} is in no release; remove it." for model in config["models"] if model not in RELEASED_MODELS
-    ]
-    if len(config.get("training_seeds", [])) > 1:
-        lines.append(f"training_seeds: {config['training_seeds']}, but a release is of one training; remove it.")
-    return lines
-
-
-def released_files(config: dict) -> list[str]:
-    """The files of releases that a study reads."""
-    found = []
-    if "weights" in config:
-        stages = ["a", "b", "c", *(model for model in config["models"] if model == "baseline-ldm")]
-        found += [f"{config['weights']}/train/{stage}/{name}" for stage in stages for name in TRAINED_FILES]
-        found += [f"{config['weights']}/scorer/{name}" for name in ("config.json", *TRAINED_FILES)]
-    if "long" in config:
-        found += [f"{config['long']}/train/{stage}/{name}" for stage in "abc" for name in TRAINED_FILES]
-    return found
 
 
 def shard_count(config: dict) -> int:

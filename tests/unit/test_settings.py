@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from workflow.releases import released_files
 from workflow.settings import (
     SCHEMA,
     check_flags,
     main,
     problems,
     published_schema,
-    released_files,
     schema,
     set_job_environment,
     shard_count,
@@ -249,6 +249,7 @@ def test_the_paper_samples_as_its_preset_says() -> None:
     [
         ("curve", {"snapshots": [50], "prompts": 5}, "curve: a study of data.source webdataset has none; remove it."),
         ("sweep", {"prompts": 5}, "sweep: a study of data.source webdataset has none; remove it."),
+        ("weights", "a/release", "weights: a study of data.source webdataset has none; remove it."),
         ("models", ["wuerstchen", "baseline-ldm", "baseline-ldm-bc"], "models: baseline-ldm-bc is not trained on shar"),
         ("models", ["wuerstchen", "df-gan"], "models: df-gan is not trained on shards; remove it."),
         ("preset", "emoji", "preset: emoji is not trained on shards; its recipe for stage a has no phases."),
