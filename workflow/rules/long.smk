@@ -22,4 +22,4 @@ rule unpack_long:
         preset=config["preset"],
     shell:
         "python -m wuerstchen.unpack --weights {params.weights:q} --preset {params.preset} --split {input.split}"
-        " --stages a b c --out results/{wildcards.study}/train/long > {log} 2>&1"
+        " --stages a b c --out results/{wildcards.study}/train/long 2>&1 | tee {log}"

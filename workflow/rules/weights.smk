@@ -1,6 +1,7 @@
 # Trainings that were done before: a release's weights and scorer, in the place of this study's own.
 
 
+# What it refuses stands on the terminal too.
 rule unpack:
     input:
         released_inputs("weights"),
@@ -25,4 +26,4 @@ rule unpack:
     shell:
         "python -m wuerstchen.unpack --weights {params.weights:q} --preset {params.preset} --split {input.split}"
         " --stages {params.stages} --out results/{wildcards.study}/train --scorer results/{wildcards.study}/scorer"
-        " > {log} 2>&1"
+        " 2>&1 | tee {log}"
