@@ -293,6 +293,7 @@ def training_cost(study: Study, stages: Sequence[str]) -> Record:
 
 def stage_name(stage: str) -> str:
     """`a` is printed as A; a baseline keeps its short name LDM."""
+    stage = stage.removeprefix("long/")
     return stage.upper() if len(stage) == 1 else "LDM" if "ldm" in stage else model_name(stage)
 
 

@@ -634,7 +634,7 @@ def test_study_of_released_weights(whole: Path) -> None:
     tiny = yaml.safe_load((whole / "tests" / "tiny.yaml").read_text())
     given = {key: value for key, value in tiny.items() if key not in ("curve", "probe", "scorer", "training_seeds")}
     given |= {"study": "before", "weights": "my release", "models": ["wuerstchen", "baseline-ldm"]}
-    (whole / "before.yaml").write_text(yaml.safe_dump(given))
+    (whole / "before.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
     files = ("--cores", "2", "--configfile", "before.yaml")
     first = "results/other/train/a/model.safetensors"
     other = call("snakemake", *files, "--config", "study=other", "seed=1", "--", first, cwd=whole)
@@ -657,7 +657,7 @@ def test_study_of_released_weights(whole: Path) -> None:
         "models": ["wuerstchen", "baseline-ldm", "wuerstchen-long"],
     }
     beside["sampling"]["wuerstchen-long"] = beside["sampling"]["wuerstchen"]
-    (whole / "beside.yaml").write_text(yaml.safe_dump(beside))
+    (whole / "beside.yaml").write_text(yaml.safe_dump(beside, sort_keys=False))
     run = call("snakemake", "--cores", "2", "--configfile", "beside.yaml", cwd=whole)
     assert run.returncode == 0, run.stdout[-20000:]
     summary = json.loads((whole / "results/beside/summary.json").read_text())
