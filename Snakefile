@@ -58,10 +58,22 @@ else:
 
         include: "workflow/rules/shards.smk"
 
-    else:
+    elif "weights" not in config:
 
         include: "workflow/rules/train.smk"
         include: "workflow/rules/sweep.smk"
+
+    if "weights" in config:
+
+        include: "workflow/rules/weights.smk"
+
+    else:
+
+        include: "workflow/rules/scorer.smk"
+
+    if "long" in config:
+
+        include: "workflow/rules/long.smk"
     include: "workflow/rules/sample.smk"
     include: "workflow/rules/score.smk"
 

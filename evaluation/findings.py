@@ -121,7 +121,10 @@ def _cost_headline(study: Study) -> dict[str, str]:
     if not isinstance(carbon, NotRun):
         run = carbon["run"]
         marks = " and ".join(sorted({row["marked"] for row in run["rows"]})) or "nothing"
-        words += f" Training and sampling used {energy(run['total_kwh'])}, {mass(run['total_kg'])} CO₂ eq. ({marks})."
+        did = (
+            "Sampling, with weights that were trained before," if "weights" in study.config else "Training and sampling"
+        )
+        words += f" {did} used {energy(run['total_kwh'])}, {mass(run['total_kg'])} CO₂ eq. ({marks})."
         if "absent" not in run["codecarbon"]:
             other = run["codecarbon"]
             devices, memory = energy(other["cpu_kwh"] + other["gpu_kwh"]), energy(other["ram_kwh"])

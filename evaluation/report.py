@@ -26,7 +26,7 @@ from evaluation.people import people_table
 from evaluation.preference import read_scores
 from evaluation.printing import Printed, Table, percent, printed
 from evaluation.released_tables import drawn_by
-from evaluation.results import SCORES, SETS, NotRun, Study, decode, model_name, run
+from evaluation.results import LONG, SCORES, SETS, NotRun, Study, decode, model_name, run
 from evaluation.tables import tables as makers
 from evaluation.trainings import coverage
 from evaluation.verdicts import WORDS, Grid, grids
@@ -268,7 +268,8 @@ def page(study: Study, sweep: Path | None = None) -> str:
     html = template.render(
         study=study,
         model=model_name(study.model),
-        rivals=[model_name(rival) for rival in study.rivals],
+        rivals=[model_name(rival) for rival in study.rivals if rival != LONG],
+        long=model_name(LONG) if LONG in study.models else None,
         strip=strip(study),
         figures=figures(study),
         gallery=gallery(study),

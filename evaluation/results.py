@@ -21,17 +21,20 @@ from wuerstchen.files import read_json, read_jsonl
 from wuerstchen.seeds import derive
 from wuerstchen.shards import read_info, read_picture
 
+LONG = "wuerstchen-long"  # draws with released weights, which no run trains
 # All but the GAN decode with Stage A, so its training is counted in each; but see `Study.stages_of`.
 STAGES = {
     "wuerstchen": ("a", "b", "c"),
     "baseline-ldm": ("a", "baseline-ldm"),
     "baseline-ldm-bc": ("a", "baseline-ldm-bc"),
     "df-gan": ("df-gan",),
+    LONG: ("long/a", "long/b", "long/c"),
 }
 MODEL_NAMES = {
     "wuerstchen": "Würstchen",
     "baseline-ldm": "Baseline LDM (compute of C)",
     "baseline-ldm-bc": "Baseline LDM (compute of B + C)",
+    LONG: "Würstchen, trained long before (released weights)",
     "real": "Real pictures",
     "ceiling-stage-a": "Real, through Stage A",
     "ceiling-compressor": "Real, through compressor + B + A",
@@ -183,7 +186,8 @@ class Study:
         """Every stage that the models of this study train, in order, each once."""
         if self.published:
             return []
-        return list(dict.fromkeys(stage for model in self.models for stage in STAGES.get(model, ())))
+        models = [model for model in self.models if model != LONG]
+        return list(dict.fromkeys(stage for model in models for stage in STAGES.get(model, ())))
 
     def stages_of(self, model: str) -> tuple[str, ...]:
         """The trainings that a model draws with. A baseline with another's first stage has nothing of Stage A."""

@@ -165,6 +165,11 @@ QUOTED_COLUMNS = (
     Column("Train samples", text("train_samples_printed")),
     Column("Carbon, kg CO₂ eq.", text("carbon_kg_printed")),
 )
+BEFORE = "trained before"
+RELEASED_NOTE = (
+    f"'{BEFORE}': released weights. Their hours, samples, energy and carbon are those of the training that made them; "
+    "this run has not spent them, and its own account leaves them out."
+)
 QUOTED_NOTE = (
     f"* and † as printed: from the authors' own evaluation; from the official model cards. {PAPER_DASH}: the paper "
     f"prints a dash; {PAPER_BLANK}: it prints nothing."
@@ -219,6 +224,8 @@ def table2(study: Study) -> Table:
         "'measured' from the processor's or card's own meter and 'estimated' from rated power otherwise.",
         QUOTED_NOTE,
     ]
+    if any(BEFORE in str(row["energy"]) for row in measured):
+        notes.insert(3, RELEASED_NOTE)
     if devices:
         wall = f"Hours are wall time on {'; '.join(devices)}."
         notes.insert(3, wall + " The paper's GPU hours are hours times the number of cards.")
@@ -270,6 +277,7 @@ def training_cost(study: Study, stages: Sequence[str]) -> Record:
     kwh = sum(usage["kwh"] for usage in usages.values())
     carbon = study.read("carbon.json")
     measured = all(usage["kwh_source"] in MEASURED_ENERGY for usage in usages.values())
+    before = f", {BEFORE}" * any("released" in usage for usage in usages.values())
     return {
         "parameters": sum(usage["parameters"] for usage in usages.values()),
         "parameters_by_stage": ", ".join(f"{stage_name(s)} {count(u['parameters'])}" for s, u in usages.items()),
@@ -279,12 +287,13 @@ def training_cost(study: Study, stages: Sequence[str]) -> Record:
         "train_samples": sum(usage["samples"] for usage in usages.values()),
         "kwh": kwh,
         "carbon_kg": carbon if isinstance(carbon, NotRun) else kwh * carbon["run"]["pue"] * carbon["run"]["kg_per_kwh"],
-        "energy": "measured" if measured else "estimated",
+        "energy": ("measured" if measured else "estimated") + before,
     }
 
 
 def stage_name(stage: str) -> str:
     """`a` is printed as A; a baseline keeps its short name LDM."""
+    stage = stage.removeprefix("long/")
     return stage.upper() if len(stage) == 1 else "LDM" if "ldm" in stage else model_name(stage)
 
 

@@ -136,7 +136,22 @@ PAPER = {
     "report": 1,
     "all": 1,
 }
-PLANS = {"emoji": JOBS, "released": RELEASED, "paper": PAPER}
+# jobs of the emoji study with released weights: two models, no trainings, curve or probe
+TRAINED = ("tokens", "trunk", "train_a", "latents_a", "train_b", "latents_compressor", "train_c", "train_baseline")
+TRAINED += ("train_baseline_bc", "train_probe", "scorer", "curve_features", "curve", "workload")
+WEIGHTS = {rule: count for rule, count in JOBS.items() if rule not in TRAINED} | {"unpack": 1, "figure": 5}
+WEIGHTS |= dict.fromkeys(("sample", "features", "scores_without_reference", "preference"), 2) | {
+    "scores": 7,
+    "recall": 5,
+}
+# without the probe and its figure, and one model less than the default study
+LONG = {rule: count for rule, count in JOBS.items() if rule not in ("train_baseline_bc", "train_probe", "workload")}
+LONG |= {
+    rule: WEIGHTS[rule] for rule in ("sample", "features", "scores_without_reference", "preference", "scores", "recall")
+}
+LONG |= {"figure": 6}
+PLANS = {"emoji": JOBS, "emoji-long": LONG, "emoji-released": WEIGHTS, "released": RELEASED, "paper": PAPER}
+BEFORE = {"unpack", "unpack_long"}  # jobs of studies with released weights
 
 
 def planned(text: str) -> dict[str, int]:
@@ -219,6 +234,32 @@ def test_plan_of_the_emoji_study_with_a_gan(tree: Path) -> None:
     assert "--budget b c --set learning_rate=0.0002 --snapshots 25 50 75 " in training
     assert "--set" not in line("evaluation.sample --model df-gan") + line("evaluation.speed --model df-gan")
     assert " df-gan=results/emoji-full/preference/df-gan/names.csv --prompts names " in run.stdout
+
+
+def test_released_weights_are_one_more_model(tree: Path) -> None:
+    """They are drawn with and scored like any other, and are neither trained nor part of what this run used."""
+    config = edit_config(tree / "config" / "emoji.yaml", long="my release")
+    models = yaml.safe_load(config.read_text())["models"]
+    sampling = yaml.safe_load(config.read_text())["sampling"]
+    sampling["wuerstchen-long"] = sampling["wuerstchen"]
+    edit_config(config, models=[*models, "wuerstchen-long"], sampling=sampling)
+    run = call("snakemake", "-n", "-p", "--cores", "1", cwd=tree)
+    assert run.returncode == 0, run.stdout
+    each = ("sample", "features", "scores_without_reference", "recall", "preference")
+    more = {rule: JOBS[rule] + 1 for rule in each} | {"scores": JOBS["scores"] + 2, "unpack_long": 1}
+    assert planned(run.stdout) == JOBS | more
+
+    def line(start: str) -> str:
+        (found,) = re.findall(rf"python -m {start} .*", run.stdout)
+        return found
+
+    assert "--weights 'my release' --preset emoji --split results/emoji/data/split.json" in line("wuerstchen.unpack")
+    assert "--weights results/emoji/train/long --prompts" in line("evaluation.sample --model wuerstchen-long")
+    assert "--weights results/emoji/train --prompts" in line("evaluation.sample --model wuerstchen")
+    assert "wuerstchen-long=results/emoji/preference/wuerstchen-long/names.csv --prompts names " in run.stdout
+    assert "train/long" not in line("evaluation.carbon") and "wuerstchen-long" not in line("evaluation.curve draw")
+    refused = call("snakemake", "--cores", "1", "results/emoji/check.json", cwd=tree)
+    assert refused.returncode == 1 and "my release/train/c/model.safetensors: no such file" in refused.stdout
 
 
 def test_a_smaller_shard_size_cuts_every_set_into_more_jobs(tree: Path) -> None:
@@ -420,7 +461,9 @@ def rule_texts() -> dict[str, str]:
 
 def test_every_rule_says_what_it_did_and_how_long_it_took() -> None:
     texts = rule_texts()
-    assert set(texts) - SWEEP == set(chapters()) == set(JOBS | RELEASED | PAPER | VOTED) - {"all"} | FULL | ASKED
+    assert (
+        set(texts) - SWEEP == set(chapters()) == set(JOBS | RELEASED | PAPER | VOTED) - {"all"} | FULL | ASKED | BEFORE
+    )
     for rule, text in texts.items():
         folder = "results/{study}/sweep" if rule in SWEEP else "results/{study}"
         # The folder is the rule's name, since summary.json and workflow/done.py count time by it.
@@ -572,6 +615,50 @@ def test_sweep_of_the_tiny_study(whole: Path) -> None:
     assert values[("b", "learning_rate")] == ["0.001", "0.01"] and values[("c", "loss_weight")] == ["p2-paper", "none"]
     assert values[("baseline-ldm", "guidance")] == ["1", "4"]
     assert dry_run(whole, "--configfile", "tests/tiny.yaml") == {}
+
+
+@pytest.mark.dag
+def test_study_of_released_weights(whole: Path) -> None:
+    """The tiny study's weights, released: alone, and as one more model beside those that it trains."""
+    released = call("wuerstchen.release", "--study", "results/tiny", "--out", "my release", cwd=whole)
+    assert released.returncode == 0, released.stdout
+    tiny = yaml.safe_load((whole / "tests" / "tiny.yaml").read_text())
+    given = {key: value for key, value in tiny.items() if key not in ("curve", "probe", "scorer", "training_seeds")}
+    given |= {"study": "before", "weights": "my release", "models": ["wuerstchen", "baseline-ldm"]}
+    (whole / "before.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
+    files = ("--cores", "2", "--configfile", "before.yaml")
+    first = "results/other/train/a/model.safetensors"
+    other = call("snakemake", *files, "--config", "study=other", "seed=1", "--", first, cwd=whole)
+    assert other.returncode and "what it has seen would be measured as held out" in other.stdout, other.stdout[-9000:]
+    assert not (whole / first).exists()
+
+    run = call("snakemake", *files, cwd=whole)
+    assert run.returncode == 0, run.stdout[-20000:]
+    summary = json.loads((whole / "results/before/summary.json").read_text())
+    steps = {row["step"] for row in summary["carbon"]["run"]["rows"]}
+    assert steps == {"sample-wuerstchen", "sample-baseline-ldm"}
+    assert set(summary["recall"]) == {"wuerstchen", "baseline-ldm", "ceilings"}
+    assert not [cell for cell in summary["wall_seconds"]["rules"] if cell.startswith("train_")]
+    table = (whole / "results/before/tables/table2.md").read_text(encoding="utf-8")
+    assert table.count("estimated, trained before") == 2 and "this run has not spent them" in table
+
+    beside = tiny | {
+        "study": "beside",
+        "long": "my release",
+        "models": ["wuerstchen", "baseline-ldm", "wuerstchen-long"],
+    }
+    beside["sampling"]["wuerstchen-long"] = beside["sampling"]["wuerstchen"]
+    (whole / "beside.yaml").write_text(yaml.safe_dump(beside, sort_keys=False))
+    run = call("snakemake", "--cores", "2", "--configfile", "beside.yaml", cwd=whole)
+    assert run.returncode == 0, run.stdout[-20000:]
+    summary = json.loads((whole / "results/beside/summary.json").read_text())
+    trained = {row["step"] for row in summary["carbon"]["run"]["rows"] if row["step"].startswith("train-")}
+    assert trained == {"train-a", "train-b", "train-c", "train-baseline-ldm", "train-scorer", "train-probe"}
+    assert "wuerstchen-long" in summary["recall"] and "wuerstchen-long" in summary["win_rates"]["compositions"]
+    table = (whole / "results/beside/tables/table2.md").read_text(encoding="utf-8")
+    assert table.count("estimated, trained before") == 1
+    report = (whole / "results/beside/report.html").read_text(encoding="utf-8")
+    assert "Würstchen, trained long before" in report
 
 
 @pytest.mark.dag

@@ -8,15 +8,12 @@ import yaml
 
 from wuerstchen.files import read_json
 
-FILES = ("data", "train", "shards", "sample", "pictures", "score", "measures", "curve", "robustness", "parts")
-FILES += ("speed", "paper_size", "carbon", "study", "report")
+FILES = ("data", "train", "shards", "weights", "long", "sample", "pictures", "score", "scorer", "measures", "curve")
+FILES += ("robustness", "parts", "speed", "paper_size", "carbon", "study", "report")
 RULES = Path(__file__).parent / "rules"
-PARTS = {"shards": "train", "curve": "score", "paper_size": "speed", "study": "report"}
-PARTS |= {
-    "published": "sample",
-    "measures": "score",
-    "parts": "robustness",
-}  # files that not every study includes, and the chapters they are part of
+# files that not every study includes, and the chapters they are part of
+PARTS = {"shards": "train", "weights": "train", "long": "train", "published": "sample", "scorer": "score"}
+PARTS |= {"curve": "score", "measures": "score", "parts": "robustness", "paper_size": "speed", "study": "report"}
 
 
 def chapters() -> dict[str, str]:

@@ -19,6 +19,7 @@ import jsonschema
 import yaml
 
 from workflow import published
+from workflow.releases import LONG, released_files, trained_before
 from wuerstchen import independent
 from wuerstchen.files import write_text
 from wuerstchen.presets import NAMES, DFGanRecipe, DiffusionRecipe, StageARecipe, preset, settable
@@ -38,6 +39,7 @@ TYPES = {
 RECIPES = {"a": StageARecipe, "df-gan": DFGanRecipe}  # of the other stages DiffusionRecipe
 BUDGETED = ("baseline-ldm", "df-gan")  # stages whose steps follow from others' training FLOPs
 SETTLED = ("df-gan",)  # models that draw in one way only
+NO_PART_OF_SHARDS = ("curve", "sweep", "weights", "long")
 # Least values of a recipe's fields other than 0.
 LEAST = {"steps": 1, "batch_size": 1}
 
@@ -184,12 +186,16 @@ def contradictions(config: dict) -> list[str]:
         for model in config["speed"]["models"]
         if model not in models
     ]
+    if ("long" in config) != (LONG in models):
+        lines.append(f"long: the release with which {LONG} draws; name it and {LONG} among the models, or neither.")
     sweep = config.get("sweep", {})
     if config["data"]["source"] == "webdataset":
         lines += trained_on_shards(config)
+    elif "weights" in config:
+        lines += trained_before(config)
     else:
         if "curve" not in config:
-            lines.append("curve: missing; only a study of data.source webdataset has none.")
+            lines.append("curve: missing; only a study of data.source webdataset or with weights has none.")
         if "baseline" in config:
             lines.append(
                 "baseline: only for data.source webdataset, elsewhere it works on Stage A's latents; remove it."
@@ -227,7 +233,7 @@ def too_many_shards(config: dict) -> list[str]:
 def trained_on_shards(config: dict) -> list[str]:
     """What a study that trains on tar shards must have, and what it cannot have."""
     lines = [
-        f"{key}: a study of data.source webdataset has none; remove it." for key in ("curve", "sweep") if key in config
+        f"{key}: a study of data.source webdataset has none; remove it." for key in NO_PART_OF_SHARDS if key in config
     ]
     lines += [
         f"models: {model} is not trained on shards; remove it."
@@ -282,7 +288,9 @@ def check_flags(config: dict) -> str:
     """All data of a study as flags of workflow.check, quoted for a shell."""
     data = config["data"]
     shards = [data[key] for key in ("shards", "aesthetic_shards") if key in data]
-    return source_flags(config) + (f" --shards {' '.join(map(shlex.quote, shards))}" if shards else "")
+    given = {"--shards": shards, "--paths": released_files(config)}
+    flags = [f" {flag} {' '.join(map(shlex.quote, values))}" for flag, values in given.items() if values]
+    return source_flags(config) + "".join(flags)
 
 
 def source_state(config: dict) -> str:

@@ -1,6 +1,7 @@
 """Draw a picture of a prompt, with published weights or those of a study.
 
 python -m wuerstchen.generate "a red apple" --model released-v2 --size 1024x1536 --seed 7 --out apple.png
+python -m wuerstchen.generate "openmoji of red apple" --model emoji --out apple.png
 python -m wuerstchen.generate "twemoji of red apple" --model results/emoji/train --out apple.png
 
 The PNG's text chunks say how it was drawn: prompt, negative_prompt, model, weights_sha256, seed, size and settings.
@@ -81,7 +82,7 @@ def generate(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prompt")
-    parser.add_argument("--model", required=True, metavar="ID_OR_FOLDER", help="released-v2, or a folder of weights")
+    parser.add_argument("--model", required=True, metavar="ID_OR_FOLDER", help="released-v2, emoji or a folder")
     parser.add_argument("--size", metavar="WIDTHxHEIGHT", help="in pixels; default: what the model was made for")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="PNG")

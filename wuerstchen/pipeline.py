@@ -21,6 +21,7 @@ from wuerstchen.scaling import unscale_latents
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
 from wuerstchen.text import text_encoder
+from wuerstchen.unpack import training_folder
 
 
 class Pictures:
@@ -291,7 +292,9 @@ class Pipeline:
         device: str | torch.device = "cpu",
         compiled: bool = False,
     ) -> "Pipeline":
-        """From a published model's id or folder (wuerstchen/published.py), or from a study's folder train/."""
+        """From a published model's id or folder (wuerstchen/published.py), a release's name (wuerstchen/unpack.py), or
+        a study's folder train/."""
+        source = training_folder(source)
         if (Path(source) / "c" / "model.safetensors").exists():
             from wuerstchen.study import study_networks
 

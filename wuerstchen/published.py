@@ -19,6 +19,7 @@ from wuerstchen.stage_a import StageA
 from wuerstchen.stage_b import UNet
 from wuerstchen.stage_c import StageC
 from wuerstchen.text import TextEncoder
+from wuerstchen.unpack import NAMES
 
 
 @dataclass
@@ -74,7 +75,7 @@ def load(source: str | Path, dtype: torch.dtype = torch.float32, device: str = "
     elif str(source) == "released-v1":
         raise ValueError("model: released-v1's Stage B is a token model, which no class here holds; see load_part")
     else:
-        raise ValueError(f"model: {str(source)!r} is neither a folder nor one of {', '.join(MODELS)}")
+        raise ValueError(f"model: {str(source)!r} is neither a folder nor one of {', '.join([*MODELS, *NAMES])}")
     texts = [load_clip(text, dtype, device) for text in (chosen.text_b or chosen.text, chosen.text)]
     return build(chosen, files, *texts, dtype, device)
 

@@ -15,6 +15,7 @@ Settings = dict[str, float]
 DIFFUSERS = ("sd-1.4", "sd-2.1", "sd-xl")  # assets, which diffusers runs
 KNOWN = (
     "wuerstchen",
+    "wuerstchen-long",
     "wuerstchen-probe",
     "baseline-ldm",
     "baseline-ldm-bc",
@@ -27,7 +28,8 @@ KNOWN = (
     "ceiling-compressor-no-text",
     "ceiling-other-artist",
 )
-STAGES = {"wuerstchen": "c", "df-gan": "df-gan"}  # of those that a study trains, and others have published
+# of those that a study trains, and others have published
+STAGES = {"wuerstchen": "c", "wuerstchen-long": "c", "df-gan": "df-gan"}
 MODEL = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 
 
@@ -84,7 +86,7 @@ def make(
         from evaluation.generators.trained import ProbeGenerator
 
         return ProbeGenerator(weights, settings, compiled, device)
-    if model == "wuerstchen":
+    if model in ("wuerstchen", "wuerstchen-long"):
         from evaluation.generators.published import PublishedGenerator, is_published
 
         if is_published(_needed(weights, "--weights", model)):

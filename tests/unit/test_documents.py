@@ -43,6 +43,7 @@ ELSEWHERE = {
     "study_app.coverage": "unit/test_clusters.py::test_coverage_holds_in_all_six_cells",
     "workflow.publish": "unit/test_publish.py",
     "workflow.run": "test_workflow.py::test_killed_at_any_point_it_completes_with_the_same_numbers",
+    "wuerstchen.release": "unit/test_release.py::test_weights_are_rounded_to_fp16_and_nothing_else_is_lost",
     "wuerstchen.distributed": "unit/test_distributed.py::test_several_nodes_of_a_slurm_job_get_a_torchrun_each",
 }
 # Commands of the shell around ours.

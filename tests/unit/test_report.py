@@ -58,6 +58,17 @@ def test_page_is_self_contained_and_escaped(study):
     assert seen.tags.count("html") == 1 and seen.tags.count("h1") == 1
 
 
+def test_released_weights_are_not_said_to_be_trained_here(study):
+    assert "This study trained it from nothing" in Page(page(study)).text
+    study.config["models"] = [*study.models, "wuerstchen-long"]
+    both = Page(page(study)).text
+    assert "Beside them stands Würstchen, trained long before (released weights)" in both
+    assert "its rivals are Baseline LDM (compute of C) and Baseline LDM (compute of B + C), trained" in both
+    before = Study(study.directory, {**study.config, "weights": "a/release"})
+    said = Page(page(before)).text
+    assert "This study has released weights of it" in said and "weights that were trained before, used" in said
+
+
 def test_numbers_stand_beside_the_papers(study):
     text = " ".join(Page(page(study)).text.split())
     for said in ("62.5 % (31.0 to 83.0 %)", "96.5 %", "123 (117 to 130)", "23.6*", "10.469", "2,275.68", "14.0 s"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from workflow.releases import released_files
 from workflow.settings import (
     SCHEMA,
     check_flags,
@@ -78,7 +79,7 @@ def test_the_study_itself_is_valid(config: dict) -> None:
         (
             "models",
             ["wuerstchen", "sd-2.1"],
-            'models[1]: "sd-2.1" is not known. Allowed: baseline-ldm, baseline-ldm-bc, df-gan.',
+            'models[1]: "sd-2.1" is not known. Allowed: baseline-ldm, baseline-ldm-bc, wuerstchen-long, df-gan.',
         ),
         ("models", ["wuerstchen"], "should have at least 2 entries"),
         ("models", "wuerstchen", 'models: "wuerstchen" should be a list'),
@@ -92,13 +93,20 @@ def test_the_study_itself_is_valid(config: dict) -> None:
         ("data", {"source": "web"}, 'data.source: "web" is not known. Allowed: emoji, folder, webdataset, published.'),
         ("data", {"source": "webdataset", "captions": "c"}, "data.shards: missing; it gives: For webdataset, the tar"),
         ("data", {"source": "webdataset", "captions": "c"}, "data.aesthetic_shards: missing; it gives: For webdatase"),
-        ("curve", ..., "curve: missing; only a study of data.source webdataset has none."),
+        ("curve", ..., "curve: missing; only a study of data.source webdataset or with weights has none."),
         (
             "baseline",
             "section-4",
             "baseline: only for data.source webdataset, elsewhere it works on Stage A's latents;",
         ),
         ("baseline", "sd-2.1", 'baseline: "sd-2.1" is not known. Allowed: appendix-e4, section-4.'),
+        ("scorer", ..., "scorer: missing; it gives: The small CLIP"),
+        ("long", "a/release", "long: the release with which wuerstchen-long draws; name it and wuerstchen-long among"),
+        (
+            "models",
+            ["wuerstchen", "wuerstchen-long"],
+            "long: the release with which wuerstchen-long draws; name it and",
+        ),
         ("assumptions", [{"of": "seed"}], "assumptions[0].why: missing; it gives: What is known"),
         ("assumptions", [{"of": "seed", "why": ""}], "assumptions[0].why: should not be empty"),
         ("data", None, "data: null should be a group of keys"),
@@ -155,6 +163,43 @@ def test_optional_keys(config: dict) -> None:
     assert problems(changed(with_gan, "training", {"df-gan": {"penalty_power": 2}})) == []
 
 
+def before() -> dict:
+    """The config of the study of released weights."""
+    return yaml.safe_load((SCHEMA.parent / "emoji-released.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (
+            "curve",
+            {"snapshots": [50], "prompts": 5},
+            "curve: a study with weights trains nothing, so it has none; remov",
+        ),
+        ("probe", {"prompts": 5}, "probe: a study with weights trains nothing"),
+        ("training", {"c": {"steps": 5}}, "training: a study with weights trains nothing"),
+        ("scorer", {"epochs": 5}, "scorer: a study with weights trains nothing"),
+        ("training_seeds", [0, 1], "training_seeds: [0, 1], but a release is of one training; remove it."),
+        ("models", ["wuerstchen", "baseline-ldm", "df-gan"], "models: df-gan is in no release; remove it."),
+        ("weights", "", "weights: should not be empty"),
+    ],
+)
+def test_what_a_study_of_released_weights_cannot_have(path: str, value: object, said: str) -> None:
+    assert problems(before()) == []
+    found = problems(changed(before(), path, value))
+    assert any(said in line for line in found), found
+
+
+def test_files_of_releases_are_checked_before_anything_starts(config: dict) -> None:
+    files = released_files(before())
+    assert "wuerstchen/released/emoji/train/baseline-ldm/usage.json" in files and len(files) == 4 * 3 + 4
+    assert check_flags(before()).startswith("--source emoji --paths wuerstchen/released/emoji/train/a/model.safet")
+    longer = changed(changed(config, "models", ["wuerstchen", "wuerstchen-long"]), "long", "my release")
+    longer = changed(longer, "sampling.wuerstchen-long", config["sampling"]["wuerstchen"])
+    assert problems(changed(longer, "speed.models", ["wuerstchen"])) == []
+    assert "'my release/train/c/model.safetensors'" in check_flags(longer) and len(released_files(longer)) == 9
+
+
 def test_a_sweep_names_only_models_of_the_study(config: dict) -> None:
     swept = changed(config, "sweep", {"prompts": 8, "training": {"b": {"ema": [0.9]}, "baseline-ldm": {"ema": [0.9]}}})
     assert problems(swept) == []
@@ -204,6 +249,7 @@ def test_the_paper_samples_as_its_preset_says() -> None:
     [
         ("curve", {"snapshots": [50], "prompts": 5}, "curve: a study of data.source webdataset has none; remove it."),
         ("sweep", {"prompts": 5}, "sweep: a study of data.source webdataset has none; remove it."),
+        ("weights", "a/release", "weights: a study of data.source webdataset has none; remove it."),
         ("models", ["wuerstchen", "baseline-ldm", "baseline-ldm-bc"], "models: baseline-ldm-bc is not trained on shar"),
         ("models", ["wuerstchen", "df-gan"], "models: df-gan is not trained on shards; remove it."),
         ("preset", "emoji", "preset: emoji is not trained on shards; its recipe for stage a has no phases."),

@@ -5,6 +5,7 @@ import html.parser
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,16 @@ def test_energy_is_measured_only_if_every_stage_was(study):
         assert training_cost(study, ("a", "b", "c"))["energy"] == "estimated"
         change(study.directory / f"train/{stage}/usage.json", kwh_source="rapl")
     assert training_cost(study, ("a", "b", "c"))["energy"] == "measured"
+
+
+def test_what_a_release_took_is_marked_as_spent_before(study):
+    assert "trained before" not in to_markdown(table2(study))
+    change(study.directory / "train/baseline-ldm/usage.json", released="long")
+    cost = {row["model"]: row["energy"] for row in rows(table2(study)) if row["block"] == "measured"}
+    assert cost["Baseline LDM (compute of C)"] == "estimated, trained before" and cost["Würstchen"] == "estimated"
+    assert "this run has not spent them" in to_markdown(table2(study))
+    shutil.copytree(study.directory / "train/c", study.directory / "train/long/c")
+    assert training_cost(study, ("c", "long/c"))["parameters_by_stage"] == "C 2.90M, C 2.90M"
 
 
 def test_one_missing_stage_makes_the_whole_cost_not_run(study):

@@ -7,6 +7,7 @@ from glob import glob
 from pathlib import Path
 
 from workflow.code import sources
+from workflow.releases import LONG, TRAINED_FILES, released_files
 from workflow.settings import check_flags, set_job_environment, shard_count, source_flags, source_state
 from workflow.slurm import refuse_second_writers
 

@@ -25,11 +25,12 @@ rule sample:
         runtime="4h",
         gpu=on_gpu,
     params:
+        weights=weights_folder,
         sampling=sampling_flags,
         shards=SHARDS,
         seed=config["seed"],
     shell:
-        "python -m evaluation.sample --model {wildcards.model} --weights results/{wildcards.study}/train"
+        "python -m evaluation.sample --model {wildcards.model} --weights {params.weights}"
         " --prompts {input.prompts} --shard {wildcards.shard} --shards {params.shards} --seed {params.seed}"
         " {params.sampling} --out {output.pictures} > {log} 2>&1"
 

@@ -19,8 +19,9 @@ rule sampling_time:
         runtime="2h",
         gpu=on_gpu,
     params:
+        weights=weights_folder,
         sampling=sampling_flags,
         batch_sizes=config["speed"]["batch_sizes"],
     shell:
-        "python -m evaluation.speed --model {wildcards.model} --weights results/{wildcards.study}/train"
+        "python -m evaluation.speed --model {wildcards.model} --weights {params.weights}"
         " --batch-sizes {params.batch_sizes} {params.sampling} --out {output} > {log} 2>&1"

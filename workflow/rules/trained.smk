@@ -25,7 +25,7 @@ DRAWING_CORES, DRAWING_GIGABYTES = (2, 32) if SHARDED else (1, 6)
 HELD_GIGABYTES = 48 if SHARDED else 0
 if "curve" not in config:
     FIGURES.remove("recall-curve")
-CURVES = ["ceiling-compressor", *config["models"]]
+CURVES = ["ceiling-compressor", *(model for model in config["models"] if model != LONG)]
 # The first training seed's results are the study's own. Each further seed has a folder of the same layout inside it,
 # results/<study>/seeds/<seed>/, and the same rules make both: what training decides stands under "results/{study}", and
 # what all trainings share (data, prompts, real pictures, the scorer) under STUDY.
@@ -110,6 +110,7 @@ def stages(model):
     """The trained stages that a model (or a ceiling) draws with."""
     drawn_by = {
         "wuerstchen": ["a", "b", "c"],
+        LONG: ["long/a", "long/b", "long/c"],
         "df-gan": ["df-gan"],
         "real": [],
         "ceiling-stage-a": ["a"],
@@ -127,7 +128,7 @@ def baseline_needs():
 
 def trained():
     """Every stage that the study's models need, in the order of training."""
-    return list(dict.fromkeys(stage for model in config["models"] for stage in stages(model)))
+    return list(dict.fromkeys(stage for model in config["models"] if model != LONG for stage in stages(model)))
 
 
 def weights(wildcards):
@@ -135,9 +136,30 @@ def weights(wildcards):
     return [f"results/{wildcards.study}/train/{stage}/model.safetensors" for stage in stages(wildcards.model)]
 
 
+def weights_folder(wildcards):
+    """The folder that a model's stages are loaded from."""
+    folder = "train/long" if wildcards.model == LONG else "train"
+    return f"results/{wildcards.study}/{folder}"
+
+
 def training_files(name):
     """One file of every stage, as trained with the first seed."""
     return [f"{STUDY}/train/{stage}/{name}" for stage in trained()]
+
+
+def long_files(name):
+    """One file of every stage that wuerstchen-long draws with, where it is among the models."""
+    return [f"{STUDY}/train/{stage}/{name}" for stage in stages(LONG) if LONG in config["models"]]
+
+
+def released_inputs(key):
+    """Those files of the release that a key of the config names which are there; `check` says which are not."""
+    return [file for file in released_files(config) if file.startswith(f"{config[key]}/") and Path(file).exists()]
+
+
+def unpacked(stages):
+    """What the trainings of some stages leave."""
+    return [f"results/{{study}}/train/{stage}/{name}" for stage in stages for name in TRAINED_FILES]
 
 
 def shards_of_choice(wildcards):
@@ -214,10 +236,13 @@ def preferences_of(wildcards):
 
 
 def usage_files():
-    """What each step of the study has used, over all training seeds: lists of files by step."""
+    """What each step of the study has used, over all training seeds: lists of files by step.
+
+    What released weights took is no part of it.
+    """
+    own = {f"train-{stage}": [f"{study}/train/{stage}/usage.json" for study in STUDIES] for stage in trained()}
     return {
-        **{f"train-{stage}": [f"{study}/train/{stage}/usage.json" for study in STUDIES] for stage in trained()},
-        "train-scorer": [f"{STUDY}/scorer/usage.json"],
+        **({} if "weights" in config else own | {"train-scorer": [f"{STUDY}/scorer/usage.json"]}),
         **({"train-probe": [f"{STUDY}/train/probe/usage.json"]} if "probe" in config else {}),
         **{
             f"sample-{model}": [file for study in STUDIES for file in all_shards(model, ".usage.json", study)]
@@ -336,6 +361,7 @@ def table_inputs(wildcards):
             *distance_files(),
             *recall_files(),
             *training_files("usage.json"),
+            *long_files("usage.json"),
             *speed_files(),
             f"{STUDY}/carbon.json",
         ],
