@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from network import DOWN, UP, Network
@@ -44,7 +45,9 @@ def test_connections_that_die_under_load_lose_no_vote(tmp_path, results, monkeyp
         await asyncio.gather(*tasks)
 
     try:
-        asyncio.run(with_failures())
+        # in a thread of its own: Playwright's loop runs in this one
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, with_failures()).result()
     finally:
         network.close()
         server.stop()
