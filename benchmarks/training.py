@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import MATRIX, kept, matrix_product, medians
 from benchmarks.sampling import randomised
+from workflow.costs import PEAKS
 from wuerstchen import weights
 from wuerstchen.compressor import SemanticCompressor
 from wuerstchen.distributed import Ranks, start
@@ -41,13 +42,6 @@ SEED = 0
 PIXELS = 768  # what the compressor sees: 24x24 latents
 GPU_MATRIX = 8192
 PAPER_GPU_HOURS = 24_602  # Table 2
-# dense bf16 FLOP/s in NVIDIA's data sheets, by the name that torch gives the device
-PEAKS = {
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-    **dict.fromkeys(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"), 312e12),
-    **dict.fromkeys(("NVIDIA A100-PCIE-40GB", "NVIDIA A100 80GB PCIe"), 312e12),
-}
 OURS, PEER, PEER_SDPA = "wuerstchen.train", "diffusers", "diffusers, SDPA"
 OURS_COMPILED, PEER_COMPILED = "wuerstchen.train, compiled", "diffusers, SDPA, compiled"
 RATIOS = {"ratio": (PEER, OURS), "ratio_sdpa": (PEER_SDPA, OURS), "ratio_compiled": (PEER_COMPILED, OURS_COMPILED)}

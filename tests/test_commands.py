@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from documents import PLACEHOLDERS, RUN, Command, blocks, commands
-from trees import ROOT
+from trees import ROOT, environment
 
 pytestmark = pytest.mark.dag
 
@@ -53,10 +53,15 @@ def of_tiny(words: tuple[str, ...]) -> tuple[str, ...]:
 
 def run(words: tuple[str, ...], tree: Path) -> str:
     """Run a command as a shell would in the environment; returns what it said. It must succeed."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        words, cwd=tree, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        words,
+        cwd=tree,
+        env=environment() | {"PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-5000:]}"
     return done.stdout

@@ -37,14 +37,17 @@ def study_tree(folder: Path) -> Path:
     return tree
 
 
+def environment() -> dict[str, str]:
+    """A user's: what the tests were given of threads and of places to import from must not reach the workflow."""
+    return {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "PYTHONPATH")}
+
+
 def call(*command: str, cwd: Path) -> subprocess.CompletedProcess:
     """Run `python -m ...` in a folder; both streams end up in `stdout`."""
-    # Snakemake names its threads to the jobs, so a limit set for the tests must not reach it.
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     return subprocess.run(
         [sys.executable, "-m", *command],
         cwd=cwd,
-        env=environment,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -74,12 +77,11 @@ def measurements(tree: Path) -> dict[str, object]:
 
 def start(tree: Path, *arguments: str) -> subprocess.Popen:
     """Start the tiny study as `make` does, in a process group of its own; what it prints goes to run.log."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     with open(tree / "run.log", "a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "workflow.run", "--configfile", "tests/tiny.yaml", *arguments],
             cwd=tree,
-            env=environment,
+            env=environment(),
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -52,6 +52,13 @@ GPUS = {
     "h100": Gpu("NVIDIA H100 80GB HBM3", 700.0),
     "h200": Gpu("NVIDIA H200", 700.0),
 }
+# dense bf16 FLOP/s in NVIDIA's data sheets, by the name that torch gives the device
+PEAKS = {
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+    **dict.fromkeys(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"), 312e12),
+    **dict.fromkeys(("NVIDIA A100-PCIE-40GB", "NVIDIA A100 80GB PCIe"), 312e12),
+}
 
 
 @dataclass(frozen=True)
@@ -106,11 +113,9 @@ class Costs:
         about = ("study", "seed", "training_seeds", "carbon", "assumptions", "sweep")  # which change no job's length
         return any(self.config.get(key) != same.get(key) for key in {*self.config, *same} - set(about))
 
-    @cached_property
+    @property
     def peak(self) -> float:
         """Dense bf16 FLOP/s of the GPU."""
-        from benchmarks.training import PEAKS  # torch: seconds
-
         return PEAKS[self.gpu.name]
 
     def cost(self, job: PlannedJob) -> Cost:
