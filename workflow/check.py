@@ -13,8 +13,9 @@ import yaml
 
 from workflow import published
 from workflow.pins import pins
+from workflow.pretrained import pretrained
 from workflow.releases import released_files
-from workflow.settings import problems
+from workflow.settings import problems, shards_of
 from wuerstchen.assets import locate
 from wuerstchen.files import write_json
 
@@ -65,9 +66,10 @@ def damaged_package(name: str) -> list[str]:
 
 def missing_data(data: dict) -> list[str]:
     """What is wrong with the data that a config names, pictures themselves unread."""
-    absent = [f"{path}: no such file or folder" for path in data.get("paths", []) if not Path(path).exists()]
+    absent = [problem for name in data.get("assets", []) for problem in missing_asset(name)]
+    absent += [f"{path}: no such file or folder" for path in data.get("paths", []) if not Path(path).exists()]
     if data["source"] == published.SOURCE:
-        return [problem for name in data["assets"] for problem in missing_asset(name)] + absent
+        return absent
     if data["source"] == "emoji":
         return [problem for name in PICTURES for problem in damaged_package(name)] + absent
     from wuerstchen.folder import read_captions
@@ -125,8 +127,7 @@ def read_data(configfile: Path) -> dict:
     if published.is_published(config):
         return published.needs(config)
     data = config["data"]
-    shards = [data[key] for key in ("shards", "aesthetic_shards") if key in data]
-    return data | {"shards": shards, "paths": released_files(config)}
+    return data | {"shards": shards_of(data), "assets": pretrained(config), "paths": released_files(config)}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -136,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
     given.add_argument("--source", choices=("emoji", "folder", published.SOURCE))
     parser.add_argument("--captions", help="jsonl of image and caption (source folder)")
     parser.add_argument("--shards", nargs="+", default=[], help="tar shards to train on, such as 's/{000..099}.tar'")
-    parser.add_argument("--assets", nargs="*", default=[], metavar="NAME", help="files of others (source published)")
+    parser.add_argument("--assets", nargs="*", default=[], metavar="NAME", help="files of others that it reads")
     parser.add_argument("--paths", nargs="*", default=[], help="files that a config names, such as those of a release")
     parser.add_argument("--gigabytes", type=int, default=0, help="that pictures will take (source published)")
     parser.add_argument("--out", type=Path, help="a JSON file that says all is here")

@@ -19,6 +19,7 @@ import jsonschema
 import yaml
 
 from workflow import published
+from workflow.pretrained import pretrained
 from workflow.releases import LONG, released_files, trained_before
 from wuerstchen import independent
 from wuerstchen.files import write_text
@@ -284,11 +285,18 @@ def source_flags(config: dict) -> str:
     return f"--source folder --captions {shlex.quote(data['captions'])}"
 
 
+def shards_of(data: dict) -> list[str]:
+    """The patterns of tar shards that a study trains on."""
+    return [data[key] for key in ("shards", "aesthetic_shards") if key in data]
+
+
 def check_flags(config: dict) -> str:
     """All data of a study as flags of workflow.check, quoted for a shell."""
-    data = config["data"]
-    shards = [data[key] for key in ("shards", "aesthetic_shards") if key in data]
-    given = {"--shards": shards, "--paths": released_files(config)}
+    given = {
+        "--shards": shards_of(config["data"]),
+        "--assets": pretrained(config),
+        "--paths": released_files(config),
+    }
     flags = [f" {flag} {' '.join(map(shlex.quote, values))}" for flag, values in given.items() if values]
     return source_flags(config) + "".join(flags)
 

@@ -333,3 +333,6 @@ TABLE = (
         ByHand("galip/pre_cc12m.pth", DRIVE.format("tobran/GALIP", "GALIP for CC12M")),
     ),
 )  # fmt: skip
+
+# all CLIPs have one vocabulary, and the repositories of Stable Diffusion hold it in an older form
+TOKENIZERS = {"clip-l": "clip-h/tokenizer", "clip-h-penultimate": "clip-h/tokenizer"}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wuerstchen import weights
 from wuerstchen.assets import locate
+from wuerstchen.assets_table import TOKENIZERS
 from wuerstchen.presets import TextConfig
 from wuerstchen.text import TextEncoder
 
@@ -42,8 +43,6 @@ SIZES = {
     "clip-l": ClipConfig(768, 12, 12, activation="quick-gelu", masked=False),
     "clip-h-penultimate": ClipConfig(1024, 23, 16, masked=False, padding="!"),
 }
-# all CLIPs have one vocabulary, and the repositories of Stable Diffusion hold it in an older form
-TOKENIZERS = {"clip-l": "clip-h/tokenizer", "clip-h-penultimate": "clip-h/tokenizer"}
 
 
 def quick_gelu(x: Tensor) -> Tensor:

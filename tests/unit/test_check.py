@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from workflow import check, published
+from workflow.pretrained import pretrained
 from workflow.settings import SCHEMA
 
 
@@ -71,6 +72,28 @@ def test_damaged_package_is_named(tmp_path: Path, monkeypatch) -> None:
 
 def test_absent_package_is_left_to_the_pins() -> None:
     assert check.damaged_package("no-such-package") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted", "others"),
+    [
+        ({}, ["sd-2.1/vae", "vgg16", "efficientnet-v2-s", "clip-h/text", "clip-h-penultimate/text"], "sd-1.4"),
+        ({"baseline": "appendix-e4"}, ["sd-1.4/vae", "vgg16", "clip-h/tokenizer", "clip-l/text"], "sd-2.1"),
+        ({"models": ["wuerstchen"]}, ["vgg16", "efficientnet-v2-s", "clip-h/text"], "/vae"),
+    ],
+)
+def test_a_training_at_paper_size_lacks_files_that_it_starts_from(
+    changes: dict, wanted: list[str], others: str, tmp_path: Path, monkeypatch
+) -> None:
+    for name in ("WUERSTCHEN_ASSETS", "HF_HUB_CACHE", "TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    config = yaml.safe_load((Path(__file__).parents[2] / "config" / "paper.yaml").read_text(encoding="utf-8")) | changes
+    names = pretrained(config)
+    assert set(wanted) <= set(names) and not any(others in name for name in names)
+    data = {"source": "folder", "captions": str(tmp_path / "captions.jsonl"), "assets": names}
+    missing, _ = check.check(data, tmp_path)
+    for name in wanted:
+        assert any(f"asset {name} is missing" in line and "sha256" in line for line in missing), name
 
 
 def test_published_models_lack_files_all_of_which_are_named(tmp_path: Path, monkeypatch) -> None:

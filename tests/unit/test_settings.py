@@ -292,8 +292,11 @@ def test_config_written_beside_the_results_is_the_config(config: dict, tmp_path)
 def test_flags_of_shards_keep_their_braces() -> None:
     data = {"source": "webdataset", "captions": "my c.jsonl", "shards": "s/{0..9}.tar", "aesthetic_shards": "t.tar"}
     assert source_flags({"data": data}) == "--source folder --captions 'my c.jsonl'"
-    assert check_flags({"data": data}) == "--source folder --captions 'my c.jsonl' --shards 's/{0..9}.tar' t.tar"
-    assert check_flags({"data": {"source": "emoji"}}) == "--source emoji"
+    emoji = {"preset": "emoji", "models": ["wuerstchen", "baseline-ldm"]}
+    assert (
+        check_flags({"data": data, **emoji}) == "--source folder --captions 'my c.jsonl' --shards 's/{0..9}.tar' t.tar"
+    )
+    assert check_flags({"data": {"source": "emoji"}, **emoji}) == "--source emoji"
 
 
 def test_flags_of_a_folder_with_spaces() -> None:
