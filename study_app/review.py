@@ -7,6 +7,7 @@ its own, and asks for the key that its address carries.
 import hmac
 import secrets
 import tempfile
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +34,8 @@ class Review:
 _running: list[Review] = []
 
 
-def pages(study: Study) -> list[list[str]]:
+def pages(study: Study, flagged: Container[str]) -> list[list[str]]:
     """What a detector has flagged, then the rest, each with the models mixed; a page's worth each."""
-    flagged = detector.flagged(study)
     names = sorted(detector.pictures(study), key=lambda name: name not in flagged)
     return [names[i : i + PER_PAGE] for i in range(0, len(names), PER_PAGE)]
 
@@ -47,7 +47,8 @@ def main() -> None:
     if not hmac.compare_digest(st.query_params.get("key", "").encode(), review.key.encode()):
         st.error("Open the address that the program printed; it carries a key.")
         return
-    everything, flagged = pages(review.study), detector.flagged(review.study)
+    flagged = detector.flagged(review.study)
+    everything = pages(review.study, flagged)
     st.title(f"Screening: {review.study.title}")
     marked = records.unfit_pictures(review.store, review.study.name)
     if "next" in st.session_state:  # a widget's value can be set before it is drawn only

@@ -16,7 +16,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from wuerstchen import weights
-from wuerstchen.files import atomic_path
+from wuerstchen.files import as_json, atomic_path
 from wuerstchen.model_card import card
 from wuerstchen.unpack import as_type
 
@@ -52,10 +52,6 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def as_json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
 def read(path: Path) -> bytes:
     """Raises ValueError where a finished study has no such file."""
     if not path.is_file():
@@ -75,7 +71,7 @@ def contents(study: Path) -> dict[str, bytes]:
         halved = half(path / "model.safetensors", tensors)
         files[f"{place}/model.safetensors"] = to_bytes(halved, {weights.KEY: json.dumps(metadata | about)})
         files[f"{place}/history.csv"] = thinned(read(path / "history.csv").decode()).encode()
-        files[f"{place}/usage.json"] = as_json(json.loads(read(path / "usage.json")) | {"released": name})
+        files[f"{place}/usage.json"] = as_json(json.loads(read(path / "usage.json")) | {"released": name}).encode()
     scorer = study / "scorer"
     read(scorer / "model.safetensors")
     model = to_bytes(half(scorer / "model.safetensors", load_file(scorer / "model.safetensors")))
@@ -83,9 +79,9 @@ def contents(study: Path) -> dict[str, bytes]:
     if config["split_sha256"] != split["sha256"]:
         raise ValueError(f"{scorer}/config.json: trained on another split than {study}/data/split.json says")
     files["scorer/model.safetensors"] = model
-    files["scorer/config.json"] = as_json(config | {"model_sha256": digest(model)})
+    files["scorer/config.json"] = as_json(config | {"model_sha256": digest(model)}).encode()
     files["scorer/history.csv"] = read(scorer / "history.csv")
-    files["scorer/usage.json"] = as_json(json.loads(read(scorer / "usage.json")) | {"released": name})
+    files["scorer/usage.json"] = as_json(json.loads(read(scorer / "usage.json")) | {"released": name}).encode()
     require_small(files)
     sizes = {name: (len(data), digest(data)) for name, data in files.items() if name.endswith(".safetensors")}
     usages = {stage: json.loads(files[f"train/{stage}/usage.json"]) for stage in STAGES}

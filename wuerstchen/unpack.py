@@ -52,6 +52,13 @@ def require_same_study(path: Path, metadata: Mapping[str, object], preset: str, 
         )
 
 
+def copy_beside(source: Path, out: Path) -> None:
+    """Copy what stands beside the weights of a folder."""
+    for name in BESIDE:
+        with atomic_path(out / name) as temporary:
+            shutil.copyfile(source / name, temporary)
+
+
 def unpack(folder: Path, preset: str, split: Path, stages: Sequence[str], out: Path, scorer: Path | None) -> None:
     """Write the stages of a release to `out`/{stage}/, in float32, and its scorer to the folder `scorer`.
 
@@ -64,18 +71,14 @@ def unpack(folder: Path, preset: str, split: Path, stages: Sequence[str], out: P
         loaded[stage] = weights.load(path)
         require_same_study(path, loaded[stage][1], preset, split_sha256)
     for stage, (tensors, metadata) in loaded.items():
-        for name in BESIDE:
-            with atomic_path(out / stage / name) as temporary:
-                shutil.copyfile(folder / "train" / stage / name, temporary)
+        copy_beside(folder / "train" / stage, out / stage)
         weights.save(out / stage / "model.safetensors", as_type(tensors, torch.float32), metadata)
     if scorer:
         path, config = folder / "scorer", read_json(folder / "scorer" / "config.json")
         require_same_study(path / "config.json", config | {"preset": preset}, preset, split_sha256)
         with atomic_path(scorer / "model.safetensors") as temporary:
             save_file(as_type(load_file(path / "model.safetensors"), torch.float32), temporary)
-        for name in BESIDE:
-            with atomic_path(scorer / name) as temporary:
-                shutil.copyfile(path / name, temporary)
+        copy_beside(path, scorer)
         write_json(scorer / "config.json", config | {"model_sha256": sha256_file(scorer / "model.safetensors")})
 
 

@@ -18,6 +18,23 @@ from trees import ROOT
 from study_app.votes import Store
 
 
+def environment() -> dict[str, str]:
+    """The tests' own, without what would configure Streamlit, and with the programs of this tree."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("STREAMLIT")} | {"PYTHONPATH": str(ROOT)}
+
+
+def answers(process: subprocess.Popen, url: str, seconds: float = 90) -> bool:
+    """Wait until a server answers; False: it ended, or the time did."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{url}/_stcore/health", timeout=5).close()
+            return True
+        except OSError:
+            time.sleep(0.1)
+    return False
+
+
 class StudyServer:
     """`python -m study_app` on small pictures of two sets of prompts, "names" and "compositions"."""
 
@@ -36,19 +53,11 @@ class StudyServer:
 
     def start(self, seconds: float = 90) -> None:
         """Start it and wait until it answers."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("STREAMLIT")} | {"PYTHONPATH": str(ROOT)}
         with open(self.folder / "server.log", "a") as log:
             command = [sys.executable, "-m", "study_app", *self.options]
-            self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5):
-                    return
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((self.folder / "server.log").read_text()) from None
-                time.sleep(0.1)
+            self.process = subprocess.Popen(command, cwd=self.folder, env=environment(), stdout=log, stderr=log)
+        if not answers(self.process, self.url, seconds):
+            raise RuntimeError((self.folder / "server.log").read_text())
 
     def kill(self) -> None:
         """SIGKILL: what a power cut leaves to the process."""

@@ -7,13 +7,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 import small_study
 from postgresql import free_port
+from study_server import answers, environment
 from tab import Tab
 from trees import ROOT
 
@@ -35,24 +34,17 @@ class App:
         self.url = f"http://127.0.0.1:{port}"
         program, *words = command()
         assert program == "python"
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("STREAMLIT")} | {"PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             [sys.executable, *words, "--port", str(port)],
             cwd=folder,
-            env=environment,
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 90
-        while self.process.poll() is None and time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5).close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise RuntimeError(self.end(signal.SIGKILL)[1])
+        if not answers(self.process, self.url):
+            raise RuntimeError(self.end(signal.SIGKILL)[1])
 
     def end(self, kind: signal.Signals) -> tuple[int, str]:
         """Send a signal to the group; exit status and all that was said."""

@@ -69,7 +69,7 @@ def test_what_it_flags_comes_first_and_is_still_shown(study):
     flagged = detector.flagged(study)
     assert set(flagged) == reddish(study) and number == len(flagged) and 0 < number < 60
     assert asked() == 60
-    names = [name for page in review.pages(study) for name in page]
+    names = [name for page in review.pages(study, flagged) for name in page]
     assert set(names[:number]) == set(flagged) and len(set(names)) == 60
     assert set(study.pool(set()).prompts) == set(study.entries)
 

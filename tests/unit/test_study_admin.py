@@ -251,7 +251,7 @@ def test_screening_marks_pictures_that_are_then_not_drawn(page):
     app, store, study = page
     app.run()
     assert not app.exception
-    everything = review.pages(study)
+    everything = review.pages(study, ())
     assert sum(map(len, everything)) == 60 and len(app.checkbox) == review.PER_PAGE
     name = everything[0][2]
     app.checkbox(key=f"unfit-{name}").check()
