@@ -319,7 +319,7 @@ def _emoji() -> Preset:
             ),
             "b": DiffusionRecipe(
                 steps=550, batch_size=32, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
-                loss_weight="velocity", validate_every=150, fit_compressor=True, compressor_steps=0,
+                loss_weight="velocity", validate_every=150, fit_compressor=True,
             ),
             "c": DiffusionRecipe(
                 steps=1000, batch_size=128, learning_rate=3e-3, warmup=50, optimiser="muon", ema=0.99,
