@@ -82,7 +82,9 @@ def card(
 Würstchen (Stages A, B and C), the baseline LDM with Stage C's training compute, and the scorer behind the EmojiScore,
 trained from scratch on captioned emoji. Written by `python -m wuerstchen.release`; no number here was typed by hand.
 
-    python -m wuerstchen.generate "openmoji of red apple" --model emoji --out apple.png
+```sh
+python -m wuerstchen.generate "openmoji of red apple" --model emoji --out apple.png
+```
 
 Captions name artist and thing: "openmoji of red apple", "twemoji of hot dog". No other text was trained on, but for
 longer descriptions of the same pictures.

@@ -185,6 +185,9 @@ def test_the_plugin_that_drafts_a_clusters_partitions_is_installed() -> None:
 def test_configs_in_documents_are_valid_over_the_study_that_they_change() -> None:
     under = {"config/README.md": "emoji.yaml", "docs/evaluate-your-model.md": "released.yaml"}
     found = {block.document: yaml.safe_load("\n".join(block.lines)) for block in blocks() if block.language == "yaml"}
+    trained = yaml.safe_load((ROOT / "config" / "emoji-long.yaml").read_text(encoding="utf-8"))
+    recipe = found.pop("wuerstchen/released/emoji/README.md")
+    assert recipe == {key: trained[key] for key in ("preset", "seed", "training")}
     assert set(found) == set(under)
     for document, changes in found.items():
         config = yaml.safe_load((ROOT / "config" / under[document]).read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ rule unpack_long:
         mem=memory(2),
         runtime="1h",
     params:
-        weights=config["long"],
+        weights=lambda wildcards: config["long"],
         preset=config["preset"],
     shell:
         "python -m wuerstchen.unpack --weights {params.weights:q} --preset {params.preset} --split {input.split}"

@@ -20,7 +20,7 @@ rule unpack:
         mem=memory(2),
         runtime="1h",
     params:
-        weights=config["weights"],
+        weights=lambda wildcards: config["weights"],
         preset=config["preset"],
         stages=trained(),
     shell:
