@@ -34,7 +34,7 @@ MODEL_NAMES = {
     "wuerstchen": "Würstchen",
     "baseline-ldm": "Baseline LDM (compute of C)",
     "baseline-ldm-bc": "Baseline LDM (compute of B + C)",
-    LONG: "Würstchen, trained long before (released weights)",
+    LONG: "Würstchen, trained long (released)",
     "real": "Real pictures",
     "ceiling-stage-a": "Real, through Stage A",
     "ceiling-compressor": "Real, through compressor + B + A",

@@ -662,7 +662,7 @@ def test_study_of_released_weights(whole: Path) -> None:
     table = (whole / "results/beside/tables/table2.md").read_text(encoding="utf-8")
     assert table.count("estimated, trained before") == 1
     report = (whole / "results/beside/report.html").read_text(encoding="utf-8")
-    assert "Würstchen, trained long before" in report
+    assert "Würstchen, trained long (released)" in report
 
 
 @pytest.mark.dag

@@ -17,6 +17,7 @@ from wuerstchen.probe import ProbeDecoder
 from wuerstchen.weights import parameters
 
 KEPT = ROOT / "docs" / "published" / "emoji"
+RELEASED = ROOT / "docs" / "published" / "emoji-released"  # the released weights alone
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -87,8 +88,8 @@ def test_what_cannot_be_kept_is_said(study: Path, tmp_path: Path, monkeypatch: p
 # The run that is kept, and what the documents say of it.
 
 
-def summary() -> dict:
-    return json.loads((KEPT / "summary.json").read_text(encoding="utf-8"))
+def summary(folder: Path = KEPT) -> dict:
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
 def row_of(start: str) -> list[str]:
@@ -103,28 +104,29 @@ def share(value: float, interval: list[float]) -> str:
     return f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f} %)"
 
 
-def test_what_is_kept_is_small_and_whole() -> None:
-    files = [path for path in KEPT.rglob("*") if path.is_file()]
+@pytest.mark.parametrize("folder", [KEPT, RELEASED], ids=lambda path: path.name)
+def test_what_is_kept_is_small_and_whole(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < publish.LIMIT
     assert {path.suffix for path in files} == {".md", ".csv", ".json", ".yaml", ".png"}
-    assert len(json.loads((KEPT / "published.json").read_text())["commit"]) == 40
+    assert len(json.loads((folder / "published.json").read_text())["commit"]) == 40
     assert {path.stem for path in files} >= {"table1", "table2", "table3", "audit", "side-by-side", "speed"}
 
 
 def test_the_readmes_table_is_that_of_the_run_that_is_kept() -> None:
     said = summary()
-    models = ("wuerstchen", "baseline-ldm", "baseline-ldm-bc")
+    models = ("wuerstchen", "wuerstchen-long", "baseline-ldm", "baseline-ldm-bc")
     wins = [said["win_rates"]["names"][rival] for rival in models[1:]]
-    assert row_of("Preferred")[1:3] == [share(pair["rate"], pair["interval"]) for pair in wins]
+    assert row_of("Würstchen preferred")[1:4] == [share(pair["rate"], pair["interval"]) for pair in wins]
     distances = [said["scores"]["names"][model]["fd-efficientnet-lite2"] for model in models]
-    assert row_of("FD-")[:3] == [
+    assert row_of("FD-")[:4] == [
         f"{each['value']:.0f} ({each['interval'][0]:.0f} to {each['interval'][1]:.0f})" for each in distances
     ]
     for start, part in (("True picture", "seen"), ("The same, held-out", "held_out")):
         found = [said["recall"][model][part] for model in models]
-        assert row_of(start)[:3] == [share(each["at_10"], each["interval_at_10"]) for each in found]
-    ceiling = said["recall"]["ceilings"]["compressor"]["seen"]
-    assert row_of("Seen pairs")[0] == share(ceiling["at_10"], ceiling["interval_at_10"])
+        assert row_of(start)[:4] == [share(each["at_10"], each["interval_at_10"]) for each in found]
+    ceilings = [of["recall"]["ceilings"]["compressor"]["seen"] for of in (said, summary(RELEASED))]
+    assert row_of("Seen pairs")[:2] == [share(each["at_10"], each["interval_at_10"]) for each in ceilings]
 
 
 def test_the_rank_correlations_with_the_papers_table() -> None:

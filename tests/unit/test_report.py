@@ -62,7 +62,7 @@ def test_released_weights_are_not_said_to_be_trained_here(study):
     assert "This study trained it from nothing" in Page(page(study)).text
     study.config["models"] = [*study.models, "wuerstchen-long"]
     both = Page(page(study)).text
-    assert "Beside them stands Würstchen, trained long before (released weights)" in both
+    assert "Beside them stands Würstchen, trained long (released)" in both
     assert "its rivals are Baseline LDM (compute of C) and Baseline LDM (compute of B + C), trained" in both
     before = Study(study.directory, {**study.config, "weights": "a/release"})
     said = Page(page(before)).text
