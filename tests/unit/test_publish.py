@@ -162,9 +162,27 @@ def test_what_is_said_of_that_run() -> None:
     lost = [
         group["difference"]["psnr_db"]["value"] for group in said["workload"]["comparisons"]["text"]["groups"].values()
     ]
-    assert f"with {min(lost):.1f} to {max(lost):.1f} dB less PSNR" in text
+    assert f"with {min(lost):.2f} to {max(lost):.2f} dB less PSNR" in text
     count = parameters(ProbeDecoder(preset("emoji").stage_c.c_in, preset("emoji").probe))
     assert f"{count:,} parameters" in text
-    minutes, seconds = 12, 31  # of the whole run, with what is around its jobs
+    minutes, seconds = 10, 47  # of the whole run, with what is around its jobs
     assert f"{minutes} minutes {seconds} seconds" in text
     assert 0 <= minutes * 60 + seconds - said["wall_seconds"]["total"] < 60
+
+
+def test_what_is_said_of_the_released_weights() -> None:
+    said, text = summary(RELEASED), " ".join((ROOT / "docs" / "emoji-study.md").read_text(encoding="utf-8").split())
+    drawn, ceilings = said["recall"]["wuerstchen"], said["recall"]["ceilings"]
+    seen, top = drawn["seen"]["at_10"], ceilings["compressor"]["seen"]["at_10"]
+    assert f"with a recall of {100 * top:.1f} %" in text
+    assert f"of their captions has {100 * seen:.1f} %, {seen / top:.2f} of this ceiling" in text
+    held_out = [part["held_out"]["at_10"] for part in (drawn, ceilings["other-artist"])]
+    assert "{:.1f} %, where the other artist's real picture has {:.1f} %".format(*(100 * x for x in held_out)) in text
+    ours, rival = (said["scores"]["names"][model]["fd-efficientnet-lite2"] for model in ("wuerstchen", "baseline-ldm"))
+    assert f"{ours['value']:.0f} beside the {rival['value']:.0f} of a baseline" in text
+    assert ours["interval"][1] < rival["interval"][0]
+    preferred = said["win_rates"]["names"]["baseline-ldm"]["rate"]
+    assert f"prefers it in {100 * preferred:.1f} % of the prompts" in text
+    assert f"took {said['wall_seconds']['total'] / 60:.0f} minutes" in text
+    # the least that is claimed of these weights
+    assert seen >= 0.9 * top and held_out[0] >= 0.5 * held_out[1]
