@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from trees import ROOT, call, environment, measurements, study_tree
+from trees import ROOT, call, measurements, study_tree
 
 pytestmark = pytest.mark.slurm
 SLURM = ROOT / "tests" / "slurm"
@@ -108,8 +108,10 @@ def processes(tree: Path, words: str) -> list[psutil.Process]:
 
 def begin(tree: Path, *command: str) -> subprocess.Popen:
     """Start a run; what it prints goes to run.log."""
+    # PYTHONPATH stays: a training here runs outside of any tree
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     with open(tree / "run.log", "a") as log:
-        run = subprocess.Popen(command, cwd=tree, env=environment(), stdout=log, stderr=log, start_new_session=True)
+        run = subprocess.Popen(command, cwd=tree, env=environment, stdout=log, stderr=log, start_new_session=True)
     RUNS.append(run)
     return run
 
